@@ -1,0 +1,36 @@
+# Every target does its own set-up: Python 3.11, a C++ compiler and pip's package index are enough to start with.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+# pytest-xdist starts two workers; more threads than cores make torch many times slower
+TEST_FLAGS ?= -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test lint format gpu-check clean distclean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make the virtual environment (.venv), install everything, build the core
+	@$(PYTHON) tools/setup_env.py --venv $(VENV)
+
+quickstart: ## fetch real data, train a small Libra Faster R-CNN on the CPU, print AP, draw pictures
+	@start=$$(date +%s) && $(MAKE) --no-print-directory setup && $(PY) tools/quickstart.py --started $$start
+
+test: setup ## run every test
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -rs $(TEST_FLAGS)
+
+lint: setup ## check style and formatting
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+format: setup ## put the Python files into the project's format
+	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+
+gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has
+	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
+
+clean: ## remove what was built and trained
+	rm -rf build dist output .pytest_cache .ruff_cache .hypothesis *.egg-info libra_d2/*.so $(VENV)/stamps/package
+
+distclean: clean ## remove the virtual environments and the downloads, too
+	rm -rf $(VENV) .venv-gpu .cache

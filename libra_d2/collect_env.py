@@ -1,0 +1,75 @@
+"""Prints what a bug report needs to say about the installation: ``python -m libra_d2.collect_env``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import platform
+import sys
+
+import torch
+
+import libra_d2
+
+
+def collect() -> dict[str, str]:
+    """Returns every fact by its name, in the order of printing; what is missing says so and never raises."""
+    cuda = torch.cuda.is_available()
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else []
+    return {
+        "libra_d2": f"{libra_d2.__version__} ({libra_d2.__path__[0]})",
+        "backends": backends(),
+        "platform": platform.platform(),
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "torch": f"{torch.__version__} (built for CUDA {torch.version.cuda or '-'})",
+        "GPUs": ", ".join(devices) or "none visible",
+        "CPU threads": str(torch.get_num_threads()),
+        "CPU capability": torch.backends.cpu.get_cpu_capability(),
+        "detectron2": _module("detectron2"),
+        "torchvision": _module("torchvision"),
+        "numpy": _module("numpy"),
+        "pillow": _module("PIL"),
+        "fvcore": _distribution("fvcore"),
+        "pycocotools": _distribution("pycocotools"),
+    }
+
+
+def backends() -> str:
+    """Returns one line: which implementations of the operators are there and which one is used."""
+    from libra_d2 import ops
+
+    if ops.backend() == "torch":
+        return "pure torch (the compiled core was not built or is switched off)"
+    return "compiled core, " + ("CPU and CUDA" if ops.has_cuda() else "CPU only")
+
+
+def _module(name: str) -> str:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return f"cannot be imported: {error}"
+    return f"{module.__version__} ({module.__path__[0]})"
+
+
+def _distribution(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--brief", action="store_true", help="one line: the backends alone")
+    if parser.parse_args().brief:
+        print(f"libra_d2 {libra_d2.__version__}, torch {torch.__version__}: {backends()}")
+        return
+    facts = collect()
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"{name:<{width}}  {fact}")
+
+
+if __name__ == "__main__":
+    main()

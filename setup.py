@@ -1,0 +1,5 @@
+"""Placeholder: the compiled core's build goes here."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,150 @@
+"""Makes the virtual environment that trains, tests and builds libra_d2. Standard library only.
+
+    python3.11 tools/setup_env.py [--venv .venv] [--host-torch]
+
+Every step leaves a stamp in the environment with a hash of what it was made from, and is skipped while that holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pinned_wheel import BY_HAND, DETECTRON2, ROOT
+
+BUILD_VARIABLES = ("LIBRA_D2_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CC", "CXX", "CFLAGS", "CXXFLAGS", "DEBUG")
+
+
+class Environment:
+    """A virtual environment and its stamps.
+
+    Args:
+        path: where it is or shall be.
+        host_torch: use the torch of the Python that runs this script, and every other package it has, instead of the
+            tested versions. Meant for GPU machines, which come with a torch of their own.
+    """
+
+    def __init__(self, path: Path, host_torch: bool):
+        self.path = path.absolute()
+        self.host_torch = host_torch
+        self.python = self.path / "bin" / "python"
+
+    def create(self) -> None:
+        if self._python_is_usable():
+            return
+        say(f"making {self.path}")
+        run([sys.executable, "-m", "venv", "--clear", self.path])
+        if self.host_torch:  # --system-site-packages would skip this Python's own packages if it is a venv, too
+            (self.site_packages() / "host.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def _python_is_usable(self) -> bool:
+        if not self.python.exists():
+            return False
+        return subprocess.run([self.python, "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+    def site_packages(self) -> Path:
+        command = [self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        return Path(subprocess.check_output(command, text=True).strip())
+
+    def install_requirements(self) -> None:
+        with (ROOT / "pyproject.toml").open("rb") as file:
+            project = tomllib.load(file)
+        wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+        wanted += project["build-system"]["requires"]
+        constraints = ROOT / "constraints.txt"
+        options = [] if self.host_torch else ["--constraint", constraints]
+        if BY_HAND.is_dir():
+            options += ["--find-links", BY_HAND]
+        if self.host_torch and BY_HAND.is_dir():
+            options += ["--no-index"]
+        with self.step("requirements", [*wanted, constraints.read_text(), str(self.host_torch)]) as needed:
+            if needed:
+                say("installing the requirements (torch is large: some minutes on a slow line)")
+                self.pip("install", *options, *wanted, hint=f"Wheels put into {BY_HAND} by hand are found, too.")
+
+    def install_detectron2(self) -> None:
+        """Unpacks the pinned Detectron2 where none can be imported; any other that can be is left alone."""
+        find = "import importlib.util as u, sys; sys.exit(u.find_spec('detectron2') is None)"
+        if subprocess.run([self.python, "-c", find], cwd=self.path).returncode == 0:
+            return
+        wheel = DETECTRON2.fetch()
+        say(f"unpacking {wheel.name}")
+        site_packages = self.site_packages()
+        unpacked = site_packages / ".detectron2-unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        with zipfile.ZipFile(wheel) as archive:  # its compiled module fits one Python and one torch: left out
+            archive.extractall(unpacked, [name for name in archive.namelist() if not name.endswith(".so")])
+        for entry in sorted(unpacked.iterdir(), key=lambda entry: entry.name == "detectron2"):
+            shutil.rmtree(site_packages / entry.name, ignore_errors=True)
+            os.replace(entry, site_packages / entry.name)  # the package itself comes last: whole or not at all
+        unpacked.rmdir()
+
+    def install_package(self) -> None:
+        sources = [ROOT / "setup.py", ROOT / "pyproject.toml"]
+        sources += sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".cpp", ".cu", ".h", ".cuh"})
+        inputs = [str(ROOT), sys.version, *(f"{name}={os.environ.get(name)}" for name in BUILD_VARIABLES)]
+        inputs += [text for path in sources for text in (str(path), path.read_text())]
+        inputs.append((self.path / "stamps" / "requirements").read_text())  # another torch: another build
+        with self.step("package", inputs) as needed:
+            if needed:
+                say("building and installing libra_d2 (some minutes where the compiled core is built)")
+                self.pip("install", "--no-build-isolation", "--no-deps", "--editable", ROOT)
+
+    @contextlib.contextmanager
+    def step(self, name: str, inputs: list[str]) -> Iterator[bool]:
+        """Yields whether the step has to be done; notes ``inputs`` as done when it ends without an exception."""
+        stamp = self.path / "stamps" / name
+        digest = hashlib.sha256("\0".join([platform.python_version(), *inputs]).encode()).hexdigest()
+        needed = not stamp.exists() or stamp.read_text() != digest
+        if needed:
+            stamp.unlink(missing_ok=True)
+        yield needed
+        if needed:
+            stamp.parent.mkdir(exist_ok=True)
+            stamp.write_text(digest)
+
+    def pip(self, *arguments: object, hint: str = "") -> None:
+        run([self.python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"], hint)
+
+
+def say(text: str) -> None:
+    print(f"set-up: {text}", flush=True)
+
+
+def run(command: list[object], hint: str = "") -> None:
+    command = [str(word) for word in command]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        raise SystemExit(f"set-up: this command failed: {' '.join(command)}\n{hint}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
+    parser.add_argument("--host-torch", action="store_true", help="use the torch that this Python already has")
+    args = parser.parse_args()
+
+    environment = Environment(args.venv, args.host_torch)
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    with (ROOT / ".cache" / "setup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two makes at once: the second waits and finds everything done
+        environment.create()
+        environment.install_requirements()
+        environment.install_detectron2()
+        environment.install_package()
+    run([environment.python, "-m", "libra_d2.collect_env", "--brief"])
+
+
+if __name__ == "__main__":
+    main()
