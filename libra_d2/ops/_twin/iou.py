@@ -1,0 +1,37 @@
+import torch
+from torch import Tensor
+
+from .._checks import check_offset_values
+
+
+def area(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def pairwise_iou(gt_boxes: Tensor, gt_area: Tensor, boxes: Tensor, box_area: Tensor) -> Tensor:
+    """[G, R] IoUs; the operations and their order are Detectron2's, so the bits are as well.
+
+    A non-finite coordinate makes the area, so the union, infinite or NaN. Comparing the quotient with 0 turns every
+    such pair, every empty one and every overflow to NaN into 0.
+    """
+    width = torch.minimum(gt_boxes[:, 2:3], boxes[:, 2]) - torch.maximum(gt_boxes[:, 0:1], boxes[:, 0])
+    height = torch.minimum(gt_boxes[:, 3:4], boxes[:, 3]) - torch.maximum(gt_boxes[:, 1:2], boxes[:, 1])
+    intersection = width.clamp_(min=0).mul_(height.clamp_(min=0))
+    quotient = intersection / (gt_area[:, None] + box_area).sub_(intersection)
+    return torch.where(quotient > 0, quotient, 0.0)
+
+
+def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets: Tensor, numel: int) -> Tensor:
+    box_bounds, gt_bounds = box_offsets.tolist(), gt_offsets.tolist()
+    check_offset_values("batched_iou", "box_offsets", box_bounds, boxes.shape[0])
+    check_offset_values("batched_iou", "gt_offsets", gt_bounds, gt_boxes.shape[0])
+    packed = boxes.new_empty(numel)
+    start = 0
+    for n in range(len(box_bounds) - 1):
+        rows, columns = boxes[box_bounds[n] : box_bounds[n + 1]], gt_boxes[gt_bounds[n] : gt_bounds[n + 1]]
+        end = start + len(rows) * len(columns)
+        packed[start:end].view(len(rows), len(columns)).copy_(
+            pairwise_iou(columns, area(columns), rows, area(rows)).t()
+        )
+        start = end
+    return packed
