@@ -71,7 +71,7 @@ class PinnedWheel:
 
 DETECTRON2 = PinnedWheel(
     # A re-upload of facebookresearch/detectron2: its Python files are those of commit a59f0563 but for the version
-    # string, one bug fix and one test helper. The tag says Python 3.10 for the sake of a compiled module that is not used.
+    # string, one bug fix and one test helper. The tag names Python 3.10 for a compiled module, which is not used.
     name="sal-detectron2",
     version="0.7.2",
     filename="sal_detectron2-0.7.2-cp310-none-any.whl",
