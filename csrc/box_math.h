@@ -1,8 +1,8 @@
 // Box and IoU arithmetic shared by the CPU core and the CUDA kernels. Free of torch.
 //
-// Every result is a fixed sequence of float32 operations, each rounded once: the device side uses the *_rn intrinsics,
-// which nvcc never contracts to FMA, and the host side is compiled with -ffp-contract=off. This is what makes the CPU,
-// CUDA and pure-torch results equal bit for bit. No NaN and no infinity comes out of these functions for finite boxes.
+// Every result is a fixed sequence of float32 operations, each rounded once: the device side uses
+// the *_rn intrinsics, which nvcc never contracts to FMA, and the host side is compiled with
+// -ffp-contract=off. This is what makes the CPU, CUDA and pure-torch results equal bit for bit.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ LIBRA_HD float div_rn(float a, float b) { return a / b; }
 LIBRA_HD float min_of(float a, float b) { return a < b ? a : b; }
 LIBRA_HD float max_of(float a, float b) { return a > b ? a : b; }
 
-// XYXY, absolute pixels. The alignment is that of one 16-byte device load; host code that reads a tensor's memory, which
-// need not be so aligned, goes through load_box.
+// XYXY, absolute pixels. The alignment is that of one 16-byte device load; host code that reads a
+// tensor's memory, which need not be so aligned, goes through load_box.
 struct alignas(16) Box {
   float x1, y1, x2, y2;
 };
@@ -41,7 +41,8 @@ LIBRA_HD Box load_box(const float* p) { return Box{p[0], p[1], p[2], p[3]}; }
 
 LIBRA_HD bool is_finite(const Box& b) {
   // x - x is 0 for finite x and NaN otherwise.
-  return add_rn(add_rn(sub_rn(b.x1, b.x1), sub_rn(b.y1, b.y1)), add_rn(sub_rn(b.x2, b.x2), sub_rn(b.y2, b.y2))) == 0.f;
+  return add_rn(add_rn(sub_rn(b.x1, b.x1), sub_rn(b.y1, b.y1)),
+                add_rn(sub_rn(b.x2, b.x2), sub_rn(b.y2, b.y2))) == 0.f;
 }
 
 // A box with a non-finite coordinate becomes an empty one: its IoU with everything is 0.
@@ -55,8 +56,9 @@ LIBRA_HD float intersection(const Box& a, const Box& b) {
   return mul_rn(max_of(w, 0.f), max_of(h, 0.f));
 }
 
-// inter / ((area_gt + area_box) - inter), Detectron2's pairwise_iou(gt, box). One select covers all odd cases: an empty
-// intersection divides to 0 or NaN, an overflowing one to NaN, and both count as 0.
+// inter / ((area_gt + area_box) - inter), Detectron2's pairwise_iou(gt, box). One select covers all
+// odd cases: an empty intersection divides to 0 or NaN, an overflowing one to NaN, and both count
+// as 0.
 LIBRA_HD float iou_from(float inter, float gt_area, float box_area) {
   return max_of(div_rn(inter, sub_rn(add_rn(gt_area, box_area), inter)), 0.f);
 }
@@ -73,14 +75,17 @@ LIBRA_HD float iou_of(const Box& gt, float gt_area, const Box& box, float box_ar
 // A NaN IoU handed in by the caller counts as 0.
 LIBRA_HD float clean_iou(float iou) { return iou == iou ? iou : 0.f; }
 
-// Matcher's label: thresholds ascend, and labels[k] is that of thresholds[k-1] <= iou < thresholds[k].
-LIBRA_HD int8_t label_of(float iou, const float* thresholds, const int8_t* labels, int num_thresholds) {
+// Matcher's label: thresholds ascend, and labels[k] is that of thresholds[k-1] <= iou <
+// thresholds[k].
+LIBRA_HD int8_t label_of(float iou, const float* thresholds, const int8_t* labels,
+                         int num_thresholds) {
   int k = 0;
   for (int i = 0; i < num_thresholds; ++i) k += iou >= thresholds[i];
   return labels[k];
 }
 
-// The K IoU bins of docs/sampling.md: bin k is [edge(k), edge(k + 1)); a closed top bin is [edge(K - 1), hi].
+// The K IoU bins of docs/sampling.md: bin k is [edge(k), edge(k + 1)); a closed top bin is [edge(K
+// - 1), hi].
 struct IouBins {
   float lo, hi, width;
   int64_t count;
@@ -91,7 +96,10 @@ struct IouBins {
   // The bin of a cleaned IoU, -1 if it is in none.
   LIBRA_HD int64_t bin_of(float iou) const {
     if (!(edge(0) <= iou)) return -1;
-    int64_t first = 0, last = count - 1;  // the largest k with edge(k) <= iou lies in [first, last]: edges do not descend
+    int64_t first = 0,
+            last =
+                count -
+                1;  // the largest k with edge(k) <= iou lies in [first, last]: edges do not descend
     while (first < last) {
       const int64_t mid = last - (last - first) / 2;
       if (edge(mid) <= iou) {
