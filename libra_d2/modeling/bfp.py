@@ -35,7 +35,7 @@ class NonLocalRefine(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            wide = x.float()
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
             # Strided q, k, v would send torch down the path that stores the (HW, HW) matrix.
             query, key, value = (
                 conv(wide).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()

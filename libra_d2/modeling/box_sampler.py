@@ -44,8 +44,7 @@ def highest_negative_iou(thresholds: list[float], labels: list[int], key: str) -
     tops = [top for top, label in zip(thresholds, labels, strict=False) if label == 0]
     if not tops or labels[-1] == 0:
         raise ValueError(
-            f"{key}.IOU_LABELS: expected a 0, and not as the last label, so that IoU-balanced sampling has an upper end, "
-            f"got {labels}"
+            f"{key}.IOU_LABELS: expected a 0, and not at the end: the bins of negatives end above it, got {labels}"
         )
     return max(tops)
 
