@@ -1,0 +1,3 @@
+from .checkpointer import LibraCheckpointer
+
+__all__ = ["LibraCheckpointer"]

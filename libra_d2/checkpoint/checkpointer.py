@@ -1,0 +1,128 @@
+"""Loading and resuming: no pickled code is run, damaged files are named, and three lines say what was loaded."""
+
+import logging
+import os
+import re
+import zipfile
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
+
+from libra_d2.checkpoint.safe_pickle import load_pickle
+
+logger = logging.getLogger(__name__)
+
+
+class LibraCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer for weights that one did not make oneself and for trainings that were killed.
+
+    ``.pth`` files are read with ``weights_only=True``, the model zoo's and Caffe2's ``.pkl`` files by an unpickler that
+    admits NumPy arrays only. Weights of a plain backbone find their place in a BalancedFeaturePyramid.
+    """
+
+    def load(self, path, *args, **kwargs):
+        self._source = path
+        return super().load(path, *args, **kwargs)
+
+    def resume_or_load(self, path, *, resume=True):
+        """Like Detectron2's, but takes the newest checkpoint that is whole, and names those that are not.
+
+        Raises:
+            OSError: no checkpoint can be read, or not every machine sees them.
+        """
+        found = comm.all_gather(self.has_checkpoint()) if resume else [False]
+        if not any(found):
+            return super().resume_or_load(path, resume=False)
+        if not all(found):
+            blind = [rank for rank, has in enumerate(found) if not has]
+            raise OSError(
+                f"--resume: expected checkpoints in {self.save_dir} on every machine, ranks {blind} have none"
+            )
+        file, damaged = comm.all_gather(self._newest_whole() if comm.is_main_process() else None)[0]
+        for bad in damaged:
+            logger.warning(f"Checkpoint {bad} is truncated or damaged; taking the one before.")
+        if file is None:
+            raise OSError(
+                f"--resume: every checkpoint in {self.save_dir} is truncated or damaged ({', '.join(damaged)}); "
+                "remove its file last_checkpoint to start anew"
+            )
+        return self.load(file)
+
+    def _newest_whole(self) -> tuple[str | None, list[str]]:
+        newest = self.get_checkpoint_file()
+        numbered = {}
+        for file in self.get_all_checkpoint_files():
+            if match := re.fullmatch(r"model_(\d+)\.pth", os.path.basename(file)):
+                numbered[int(match[1])] = file
+        tagged = re.fullmatch(r"model_(\d+)\.pth", os.path.basename(newest))
+        before = [numbered[i] for i in sorted(numbered, reverse=True) if not tagged or i < int(tagged[1])]
+        damaged = []
+        for file in [newest, *before]:
+            if is_whole(self.path_manager.get_local_path(file)):
+                return file, damaged
+            damaged.append(file)
+        return None, damaged
+
+    def _load_file(self, filename):
+        if not filename.endswith(".pkl"):
+            return super()._load_file(filename)
+        data = load_pickle(filename)
+        if "model" in data and "__author__" in data:
+            self.logger.info(f"Reading a file from '{data['__author__']}'")
+            return data
+        # Caffe2's: detection models keep their weights under "blobs", ImageNet models do not
+        weights = data.get("blobs", data)
+        weights = {name: value for name, value in weights.items() if not name.endswith("_momentum")}
+        return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+
+    def _torch_load(self, f):
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        except Exception as e:  # a damaged file fails in whatever way its bytes happen to say
+            refused = re.search(r"GLOBAL (\S+)", str(e))
+            if refused and is_whole(f):
+                raise ValueError(
+                    f"{f}: expected tensors, numbers and builtin containers only, got {refused[1]}; nothing of it was "
+                    "loaded. Save its weights alone, where it was made."
+                ) from e
+            if not os.path.isfile(f):
+                raise
+            raise OSError(f"{f} is truncated or damaged ({type(e).__name__})") from e
+
+    def _log_incompatible_keys(self, incompatible):
+        super()._log_incompatible_keys(incompatible)
+        logger.info(load_summary(self._source, self.model.state_dict(), incompatible))
+
+
+def is_whole(path: str) -> bool:
+    """Whether a file written by ``torch.save`` is complete and unchanged, by the checksums it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def load_summary(source: str, model_state: dict, incompatible) -> str:
+    """Three lines: how many tensors were loaded, which are new, which were dropped for their shape."""
+    reshaped = {name: (old, new) for name, old, new in incompatible.incorrect_shapes}
+    new = [name for name in incompatible.missing_keys if name not in reshaped]
+    loaded = len(model_state) - len(new) - len(reshaped)
+    shapes = [f"{name} {tuple(old)} -> {tuple(to)}" for name, (old, to) in reshaped.items()]
+    return "\n".join(
+        (
+            f"Loaded {loaded} of the model's {len(model_state)} tensors from {source}",
+            f"  new, not in the file: {_by_module(new) or 'none'}",
+            f"  re-initialised, of another shape in the file: {', '.join(shapes) or 'none'}",
+        )
+    )
+
+
+def _by_module(names: list[str]) -> str:
+    """Tensor names counted by the first three parts of their path, "backbone.refine.theta (2)"."""
+    counts: dict[str, int] = {}
+    for name in names:
+        module = ".".join(name.split(".")[:-1][:2]) or name
+        counts[module] = counts.get(module, 0) + 1
+    return ", ".join(f"{module} ({count})" for module, count in counts.items())

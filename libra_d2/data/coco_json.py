@@ -1,0 +1,145 @@
+"""One's own data as COCO json files, named by MODEL.LIBRA.DATA; no code has to be written."""
+
+import functools
+import json
+import logging
+import os
+from collections.abc import Collection
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.utils.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+
+TRAIN, VAL = "libra_train", "libra_val"
+_NUM_CLASSES_KEYS = ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES")
+_DETECTRON2_NUM_CLASSES = 80
+
+
+def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
+    """Fills in what follows from ``MODEL.LIBRA.DATA``: data sets, class names and their number.
+
+    Without ``TRAIN_JSON`` and ``VAL_JSON`` nothing is done: the config names Detectron2's own data sets. The class
+    names are those of the training json, ordered by id, unless ``CLASS_NAMES`` lists them. ``NUM_CLASSES`` is their
+    number; a larger one that was given is kept.
+
+    Args:
+        cfg: is changed.
+        given: keys from the command line, which a json must not override.
+
+    Raises:
+        ValueError: a json without its image folder, without categories, or with more classes than were given.
+        OSError: a json that cannot be read.
+    """
+    data = cfg.MODEL.LIBRA.DATA
+    if not data.TRAIN_JSON and not data.VAL_JSON:
+        return
+    for split in ("TRAIN", "VAL"):
+        if bool(data[f"{split}_JSON"]) != bool(data[f"{split}_IMAGES"]):
+            flag = f"--{split.lower()}"
+            raise ValueError(f"{flag}-json and {flag}-images (MODEL.LIBRA.DATA.{split}_*) have to be given together")
+        for kind in ("JSON", "IMAGES"):
+            path = data[f"{split}_{kind}"]
+            if path and "://" not in path:
+                data[f"{split}_{kind}"] = os.path.abspath(path)
+
+    if data.TRAIN_JSON:
+        cfg.DATASETS.TRAIN = (TRAIN,)
+        cfg.DATASETS.TEST = (VAL,) if data.VAL_JSON else ()
+    else:
+        cfg.DATASETS.TEST = (VAL,)
+
+    names = list(data.CLASS_NAMES) or read_class_names(data.TRAIN_JSON or data.VAL_JSON)
+    sizes = {key: functools.reduce(getattr, key.split("."), cfg) for key in _NUM_CLASSES_KEYS}
+    for key, size in sizes.items():
+        if key in given and size < len(names):
+            raise ValueError(f"{key} is {size}, but there are {len(names)} classes: {', '.join(names)}")
+    asked = [size for key, size in sizes.items() if key in given or size != _DETECTRON2_NUM_CLASSES]
+    # A model may have more classes than the json; Detectron2's evaluator wants a name for each.
+    names += [f"class {i}" for i in range(len(names), max(asked, default=0))]
+    data.CLASS_NAMES = names
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
+
+
+def check_paths(cfg: CfgNode, *, train: bool) -> None:
+    """Raises FileNotFoundError where a json or image folder that will be needed does not exist."""
+    data = cfg.MODEL.LIBRA.DATA
+    wanted = (["TRAIN"] if train else []) + ["VAL"]
+    for key in (f"{split}_{kind}" for split in wanted for kind in ("JSON", "IMAGES")):
+        path = data[key]
+        if path and not PathManager.exists(path):
+            raise FileNotFoundError(f"MODEL.LIBRA.DATA.{key}: there is no {path}")
+
+
+def read_class_names(json_file: str) -> list[str]:
+    """The category names of a COCO json, ordered by category id."""
+    try:
+        with PathManager.open(json_file) as f:
+            content = json.load(f)
+    except ValueError as e:
+        raise ValueError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
+    categories = content.get("categories") if isinstance(content, dict) else None
+    if not categories:
+        raise ValueError(f'{json_file}: expected a COCO json file with "categories", got none')
+    names = [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{json_file}: expected different category names, got {', '.join(twice)} more than once")
+    return names
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Registers the data sets of ``MODEL.LIBRA.DATA`` with Detectron2. Files are read when the data are asked for.
+
+    Calling it again does nothing, or replaces what the config no longer says.
+    """
+    data = cfg.MODEL.LIBRA.DATA
+    names = tuple(data.CLASS_NAMES)
+    for name, json_file, images in ((TRAIN, data.TRAIN_JSON, data.TRAIN_IMAGES), (VAL, data.VAL_JSON, data.VAL_IMAGES)):
+        if not json_file:
+            continue
+        load = functools.partial(load_dicts, name, json_file, images, names)
+        if name in DatasetCatalog:
+            if DatasetCatalog[name].args == load.args:
+                continue
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        DatasetCatalog.register(name, load)
+        MetadataCatalog.get(name).set(thing_classes=list(names), evaluator_type="coco", image_root=images)
+
+
+def load_dicts(name: str, json_file: str, images: str, class_names: Collection[str]) -> list[dict]:
+    """Detectron2's dataset dicts of a COCO json, labelled by the place of the category's name in ``class_names``.
+
+    Going by names lets the validation json list its categories in another order, or only some of them.
+
+    Raises:
+        ValueError: a category that is not in ``class_names``.
+    """
+    scratch = f"{name} as its json has it"
+    if scratch in MetadataCatalog:
+        MetadataCatalog.remove(scratch)
+    dicts = load_coco_json(json_file, images, scratch, extra_annotation_keys=["area"])
+    found = MetadataCatalog.get(scratch)
+    class_names = list(class_names)
+    unknown = [category for category in found.thing_classes if category not in class_names]
+    if unknown:
+        raise ValueError(
+            f"{json_file}: the categories {unknown} are not among the classes {class_names} "
+            "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
+        )
+    to_class = [class_names.index(category) for category in found.thing_classes]
+    complete = found.thing_classes == class_names
+    for annotation in (a for record in dicts for a in record["annotations"]):
+        complete &= "area" in annotation and "iscrowd" in annotation
+        annotation.pop("area", None)
+        annotation["category_id"] = to_class[annotation["category_id"]]
+    if complete:
+        # The evaluator may read the json itself; otherwise it converts these dicts, which have all it needs.
+        MetadataCatalog.get(name).set(
+            json_file=json_file,
+            thing_dataset_id_to_contiguous_id=found.thing_dataset_id_to_contiguous_id,
+        )
+    return dicts

@@ -1,0 +1,109 @@
+"""Detectron2's DefaultTrainer with COCO evaluation, several CPU ranks, AdamW and an exact resume."""
+
+import logging
+import os
+import weakref
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.data.random_state import preserved_rng
+from libra_d2.data.train_loader import ReplayableTrainLoader
+from libra_d2.engine.resume import RankState, RecentScalars
+
+logger = logging.getLogger(__name__)
+
+
+class LibraTrainer(DefaultTrainer):
+    """Trains what a config says; used by train_net.py in the place of Detectron2's DefaultTrainer.
+
+    A resumed training computes the very losses that it would have computed without the interruption: besides what
+    Detectron2 keeps, checkpoints hold each rank's random states, RetinaNet's loss normaliser and the seed of the data.
+    """
+
+    def __init__(self, cfg):
+        # Not DefaultTrainer's constructor: it hands device_ids to DistributedDataParallel, which a CPU model refuses.
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        placement = {} if torch.device(cfg.MODEL.DEVICE).type == "cuda" else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **placement)
+        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = LibraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        return ReplayableTrainLoader(cfg, seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed())
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """The optimizer named by ``SOLVER.OPTIMIZER``, "SGD" or "AdamW"; the BFP's gate gets no weight decay."""
+        solver = cfg.SOLVER
+        kinds = {
+            "SGD": (torch.optim.SGD, {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}),
+            "AdamW": (torch.optim.AdamW, {}),
+        }
+        if solver.OPTIMIZER not in kinds:
+            raise ValueError(f"SOLVER.OPTIMIZER: expected one of {', '.join(kinds)}, got {solver.OPTIMIZER!r}")
+        kind, options = kinds[solver.OPTIMIZER]
+        parameters = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            overrides={"gate": {"weight_decay": 0.0}},
+        )
+        kind = maybe_add_gradient_clipping(cfg, kind)
+        return kind(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, foreach=True, **options)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name) -> DatasetEvaluator:
+        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+        if kind == "pascal_voc":
+            return PascalVOCDetectionEvaluator(dataset_name)
+        if kind == "lvis":
+            return LVISEvaluator(dataset_name, output_dir=output_dir)
+        if kind not in ("coco", "coco_panoptic_seg"):
+            raise ValueError(f"{dataset_name}: expected a data set of boxes or masks, got evaluator_type {kind!r}")
+        # COCO counts the best 100 detections of an image; a config that asks for more has scenes that need more.
+        limit = cfg.TEST.DETECTIONS_PER_IMAGE if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
+        return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        with preserved_rng():  # data loaders draw; training has to go on the same after an evaluation as after a resume
+            return super().test(cfg, model, evaluators)
+
+    def build_hooks(self):
+        ret = super().build_hooks()
+        kept = [RankState(self.cfg.SOLVER.CHECKPOINT_PERIOD), RecentScalars()]
+        first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
+        return ret[:first] + kept + ret[first:]
+
+    def state_dict(self):
+        ret = super().state_dict()
+        if hasattr(self.data_loader, "state_dict"):
+            ret["data"] = self.data_loader.state_dict()
+        return ret
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        if "data" in state_dict and hasattr(self.data_loader, "replay"):
+            self.data_loader.replay(state_dict["data"], self.iter + 1)
