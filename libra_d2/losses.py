@@ -24,10 +24,10 @@ def balanced_l1_loss(
 
     ``b = exp(gamma / alpha) - 1`` makes the two meet. With ``d = |pred - target|`` the loss is, for ``d < beta``,
 
-    * "paper": ``alpha / b * (b * d + beta) * ln(b * d / beta + 1) - alpha * d``, which is ``beta * loss(d / beta)`` of the
-      published loss and as smooth for every ``beta``;
-    * "mmdet": ``alpha / b * (b * d + 1) * ln(b * d / beta + 1) - alpha * d``, as MMDetection computes it. Its slope at 0
-      is ``alpha * (1 / beta - 1)`` and it has a kink at ``beta``; both variants agree for ``beta = 1``.
+    * "paper": ``alpha / b * (b * d + beta) * ln(b * d / beta + 1) - alpha * d``, which is ``beta * loss(d / beta)`` of
+      the published loss and as smooth for every ``beta``;
+    * "mmdet": ``alpha / b * (b * d + 1) * ln(b * d / beta + 1) - alpha * d``, as MMDetection computes it. Its slope at
+      0 is ``alpha * (1 / beta - 1)`` and it has a kink at ``beta``; both variants agree for ``beta = 1``.
 
     Above, it is a line of slope ``gamma`` that continues the value. Half precision is computed in float32.
 

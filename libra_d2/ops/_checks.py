@@ -50,11 +50,18 @@ def check_offset_values(op: str, name: str, values: list[int], rows: int) -> Non
         raise ValueError(f"{op}: expected {name} to end at {rows}, the number of rows, got {values[-1]}")
 
 
-def check_integer(op: str, name: str, value, minimum: int) -> None:
+def check_sequence(op: str, name: str, value) -> None:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{op}: expected {name} to be a sequence, got {type(value).__name__}")
+
+
+def check_integer(op: str, name: str, value, minimum: int, maximum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{op}: expected {name} to be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{op}: expected {name} >= {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{op}: expected {name} <= {maximum}, got {value}")
 
 
 def check_number(op: str, name: str, value, low: float = -float("inf"), high: float = float("inf")) -> None:

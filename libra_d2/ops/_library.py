@@ -83,6 +83,7 @@ _FAKES = {
 }
 
 _core.load()
+ops = torch.ops.libra_d2
 for _name, _schema in SCHEMAS.items():
     if not _core.loaded():
         torch.library.define(f"libra_d2::{_name}", _schema)

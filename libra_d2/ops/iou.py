@@ -39,5 +39,5 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
     check_offset_values(_OP, "gt_offsets", gt_bounds, gt_boxes.shape[0])
     shapes = [(box_bounds[n + 1] - box_bounds[n], gt_bounds[n + 1] - gt_bounds[n]) for n in range(len(box_bounds) - 1)]
     sizes = [rows * columns for rows, columns in shapes]
-    packed = torch.ops.libra_d2.batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, sum(sizes))
+    packed = _library.ops.batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, sum(sizes))
     return [matrix.view(shape) for matrix, shape in zip(packed.split(sizes), shapes, strict=True)]

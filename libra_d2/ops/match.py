@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _library
-from ._checks import check_boxes, check_number, check_offsets
+from ._checks import check_boxes, check_number, check_offsets, check_sequence
 
 _OP = "match_boxes"
 _FLOAT32 = torch.finfo(torch.float32)
@@ -57,12 +57,13 @@ def match_boxes(
     thresholds = _check_thresholds(thresholds)
     labels = _check_labels(labels, len(thresholds) + 1)
     _library.before_call(_OP, (("box_offsets", box_offsets, boxes), ("gt_offsets", gt_offsets, gt_boxes)))
-    return torch.ops.libra_d2.match_boxes(
+    return _library.ops.match_boxes(
         boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, bool(allow_low_quality)
     )
 
 
 def _check_thresholds(thresholds: Sequence[float]) -> list[float]:
+    check_sequence(_OP, "thresholds", thresholds)
     for threshold in thresholds:
         check_number(_OP, "thresholds", threshold)
         if not _FLOAT32.tiny <= threshold <= _FLOAT32.max:
@@ -73,6 +74,7 @@ def _check_thresholds(thresholds: Sequence[float]) -> list[float]:
 
 
 def _check_labels(labels: Sequence[int], count: int) -> list[int]:
+    check_sequence(_OP, "labels", labels)
     if len(labels) != count:
         raise ValueError(f"{_OP}: expected {count} labels, one more than thresholds, got {list(labels)}")
     for label in labels:

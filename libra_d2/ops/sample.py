@@ -10,6 +10,8 @@ _OP = "bucketed_sample"
 _POSITIVE = ("instance_balanced", "random")
 _NEGATIVE = ("iou_balanced", "random")
 _BIN_UPPER = ("max_all", "max_neg")
+_MOST_SAMPLES, _MOST_BINS = 1 << 24, 1 << 16
+_FLOAT32 = torch.finfo(torch.float32)
 
 
 @torch.no_grad()
@@ -69,15 +71,17 @@ def bucketed_sample(
     check_rows(_OP, "ious", ious, torch.float32, labels.shape[0], device=labels.device)
     check_rows(_OP, "matched_idx", matched_idx, torch.int64, labels.shape[0], device=labels.device)
     check_offsets(_OP, "offsets", offsets, device=labels.device)
-    check_integer(_OP, "num_samples", num_samples, 1)
+    check_integer(_OP, "num_samples", num_samples, 1, _MOST_SAMPLES)
     check_number(_OP, "positive_fraction", positive_fraction, 0, 1)
     check_choice(_OP, "positive", positive, _POSITIVE)
     check_choice(_OP, "negative", negative, _NEGATIVE)
-    check_integer(_OP, "num_bins", num_bins, 1)
+    check_integer(_OP, "num_bins", num_bins, 1, _MOST_BINS)
     check_number(_OP, "floor_thr", floor_thr)
     check_number(_OP, "floor_fraction", floor_fraction, 0, 1)
     check_number(_OP, "neg_pos_ub", neg_pos_ub)
     _check_bin_upper(bin_upper, floor_thr)
+    if abs(floor_thr) < _FLOAT32.tiny:
+        floor_thr = 0.0
     if seed is None:
         limits = torch.iinfo(torch.int64)
         seed = torch.randint(limits.min, limits.max, (), dtype=torch.int64, device=labels.device)
@@ -85,7 +89,7 @@ def bucketed_sample(
     if seed.dim() != 0:
         raise ValueError(f"{_OP}: expected seed of shape [], got {list(seed.shape)}")
     _library.before_call(_OP, (("offsets", offsets, labels),))
-    return torch.ops.libra_d2.bucketed_sample(
+    return _library.ops.bucketed_sample(
         labels,
         ious,
         matched_idx,
@@ -109,5 +113,6 @@ def _check_bin_upper(bin_upper: float | str, floor_thr: float) -> None:
         check_choice(_OP, "bin_upper", bin_upper, _BIN_UPPER)
         return
     check_number(_OP, "bin_upper", bin_upper)
-    if bin_upper <= max(floor_thr, 0):
-        raise ValueError(f"{_OP}: expected bin_upper above max(floor_thr, 0) = {max(floor_thr, 0)}, got {bin_upper}")
+    lowest = max(floor_thr, 0)
+    if not lowest < bin_upper <= _FLOAT32.max:
+        raise ValueError(f"{_OP}: expected bin_upper above max(floor_thr, 0) = {lowest}, in float32, got {bin_upper}")

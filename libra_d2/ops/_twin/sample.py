@@ -145,11 +145,15 @@ def _bin_of(image: Tensor, ious: Tensor, lower: float, upper: Tensor, num_bins: 
     # Tensors, since CUDA divides by a number of the host through its reciprocal.
     low = torch.full_like(upper, lower)
     width = (upper - low) / torch.full_like(upper, num_bins)
-    found = torch.full_like(image, -1)
-    for k in range(num_bins):
-        found.masked_fill_(ious >= (low + width * k).index_select(0, image), k)
-    top = (upper if upper_included else low + width * num_bins).index_select(0, image)
-    return found.masked_fill_(~((ious <= top) if upper_included else (ious < top)), -1)
+
+    def edge(k: int) -> Tensor:
+        return (low + width * k).index_select(0, image)
+
+    found = torch.zeros_like(image)
+    for k in range(1, num_bins):
+        found.masked_fill_(ious >= edge(k), k)
+    below_top = ious <= upper.index_select(0, image) if upper_included else ious < edge(num_bins)
+    return found.masked_fill_(~((ious >= edge(0)) & below_top), -1)
 
 
 def _pack(image, index, taken_positive, taken_negative, num_positive, num_samples) -> Tensor:
