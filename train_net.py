@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.config import add_libra_config
 from libra_d2.data import check_paths, complete_config, register_datasets
 from libra_d2.engine import LibraTrainer, argument_parser, given_keys, load_config
 
@@ -35,6 +36,7 @@ def main(args, cfg):
     """Runs on every rank."""
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
+    add_libra_config(cfg)  # a process that the launcher started has empty registries
     register_datasets(cfg)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
     default_setup(cfg, args)

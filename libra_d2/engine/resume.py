@@ -48,9 +48,9 @@ class RankState(HookBase):
         ranks = state["ranks"]
         if len(ranks) != comm.get_world_size() or state["iteration"] != self.trainer.start_iter - 1:
             logger.warning(
-                f"The checkpoint keeps the random states of {len(ranks)} ranks after iteration {state['iteration']}; "
-                f"with {comm.get_world_size()} ranks from iteration {self.trainer.start_iter} on, the losses will differ "
-                "from those of an uninterrupted training."
+                f"The checkpoint keeps the random states of {len(ranks)} ranks after iteration {state['iteration']}, "
+                f"training goes on with {comm.get_world_size()} ranks from iteration {self.trainer.start_iter}: "
+                "the losses will not be those of an uninterrupted training."
             )
             return
         own = ranks[comm.get_rank()]
