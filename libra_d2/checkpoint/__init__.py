@@ -1,3 +1,3 @@
-from .checkpointer import LibraCheckpointer
+from .checkpointer import LibraCheckpointer, by_module
 
-__all__ = ["LibraCheckpointer"]
+__all__ = ["LibraCheckpointer", "by_module"]

@@ -1,5 +1,6 @@
 """Loading and resuming: no pickled code is run, damaged files are named, and three lines say what was loaded."""
 
+import collections
 import logging
 import os
 import re
@@ -23,6 +24,8 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     def load(self, path, *args, **kwargs):
         self._source = path
+        #: names of the model's tensors that the last file did not fill
+        self.not_loaded = list(self.model.state_dict())
         return super().load(path, *args, **kwargs)
 
     def resume_or_load(self, path, *, resume=True):
@@ -92,7 +95,8 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     def _log_incompatible_keys(self, incompatible):
         super()._log_incompatible_keys(incompatible)
-        logger.info(load_summary(self._source, self.model.state_dict(), incompatible))
+        self.not_loaded = list(incompatible.missing_keys)
+        logger.info(load_summary(self._source, len(self.model.state_dict()), incompatible))
 
 
 def is_whole(path: str) -> bool:
@@ -104,25 +108,22 @@ def is_whole(path: str) -> bool:
         return False
 
 
-def load_summary(source: str, model_state: dict, incompatible) -> str:
-    """Three lines: how many tensors were loaded, which are new, which were dropped for their shape."""
-    reshaped = {name: (old, new) for name, old, new in incompatible.incorrect_shapes}
+def load_summary(source: str, num_tensors: int, incompatible) -> str:
+    """Three lines: how many of the model's tensors were loaded, which are new, which were dropped for their shape."""
+    reshaped = {name: f"{name} {tuple(old)} -> {tuple(new)}" for name, old, new in incompatible.incorrect_shapes}
     new = [name for name in incompatible.missing_keys if name not in reshaped]
-    loaded = len(model_state) - len(new) - len(reshaped)
-    shapes = [f"{name} {tuple(old)} -> {tuple(to)}" for name, (old, to) in reshaped.items()]
     return "\n".join(
         (
-            f"Loaded {loaded} of the model's {len(model_state)} tensors from {source}",
-            f"  new, not in the file: {_by_module(new) or 'none'}",
-            f"  re-initialised, of another shape in the file: {', '.join(shapes) or 'none'}",
+            f"Loaded {num_tensors - len(new) - len(reshaped)} of the model's {num_tensors} tensors from {source}",
+            f"  new, not in the file: {by_module(new) or 'none'}",
+            f"  re-initialised, of another shape in the file: {', '.join(reshaped.values()) or 'none'}",
         )
     )
 
 
-def _by_module(names: list[str]) -> str:
-    """Tensor names counted by the first three parts of their path, "backbone.refine.theta (2)"."""
-    counts: dict[str, int] = {}
-    for name in names:
-        module = ".".join(name.split(".")[:-1][:2]) or name
-        counts[module] = counts.get(module, 0) + 1
+def by_module(names: list[str]) -> str:
+    """Tensor names counted by the first two parts of their path, e.g. "backbone.refine (8), backbone.gate (1)"."""
+    counts = collections.Counter(".".join(name.split(".")[:2]) for name in names)
+    if len(counts) > 8:
+        counts = collections.Counter(name.split(".")[0] for name in names)
     return ", ".join(f"{module} ({count})" for module, count in counts.items())

@@ -8,6 +8,7 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
+from detectron2.utils.file_io import PathManager
 
 from libra_d2.config import get_cfg
 
@@ -40,6 +41,8 @@ def load_config(config_file: str, opts: Sequence[str]) -> CfgNode:
     """
     cfg = get_cfg()
     if config_file:
+        if not PathManager.isfile(config_file):
+            raise ConfigError(f"--config-file: there is no file {config_file}")
         with _reported(cfg, f"{config_file}: "):
             cfg.merge_from_file(config_file, allow_unsafe=False)
     if opts:
