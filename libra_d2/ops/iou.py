@@ -34,10 +34,20 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
     check_offsets(_OP, "gt_offsets", gt_offsets, device=boxes.device)
     check_offsets(_OP, "box_offsets", box_offsets, device=boxes.device, images=gt_offsets.shape[0] - 1)
     _library.before_call(_OP)
-    box_bounds, gt_bounds = box_offsets.tolist(), gt_offsets.tolist()
-    check_offset_values(_OP, "box_offsets", box_bounds, boxes.shape[0])
-    check_offset_values(_OP, "gt_offsets", gt_bounds, gt_boxes.shape[0])
-    shapes = [(box_bounds[n + 1] - box_bounds[n], gt_bounds[n + 1] - gt_bounds[n]) for n in range(len(box_bounds) - 1)]
-    sizes = [rows * columns for rows, columns in shapes]
+    rows = _sizes("box_offsets", box_offsets, boxes.shape[0])
+    columns = _sizes("gt_offsets", gt_offsets, gt_boxes.shape[0])
+    sizes = [r * c for r, c in zip(rows, columns, strict=True)]
     packed = _library.ops.batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, sum(sizes))
-    return [matrix.view(shape) for matrix, shape in zip(packed.split(sizes), shapes, strict=True)]
+    matrices = packed.split(sizes) if sizes else ()
+    return [matrix.view(r, c) for matrix, r, c in zip(matrices, rows, columns, strict=True)]
+
+
+def _sizes(name: str, offsets: Tensor, total: int) -> list[int]:
+    """Rows of each image."""
+    bounds = offsets.tolist()
+    if not torch.compiler.is_compiling():
+        check_offset_values(_OP, name, bounds, total)
+    sizes = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+    for size in sizes:
+        torch._check(size >= 0)
+    return sizes
