@@ -129,12 +129,12 @@ class LibraCascadeROIHeads(BalancedSamplingMixin, CascadeROIHeads):
     def _create_proposals_from_boxes(self, boxes, image_sizes):
         if not self.training:
             return super()._create_proposals_from_boxes(boxes, image_sizes)
-        # Detectron2 drops empty boxes here, one wait for the GPU per image; we do in _match_and_label_boxes.
+        # Detectron2 waits for the GPU twice an image here, in Boxes.clip and to drop empty boxes; we drop them later.
         proposals = []
-        for boxes_per_image, image_size in zip(boxes, image_sizes, strict=True):
-            clipped = Boxes(boxes_per_image.detach())
-            clipped.clip(image_size)
-            proposals.append(Instances(image_size, proposal_boxes=clipped))
+        for boxes_per_image, (height, width) in zip(boxes, image_sizes, strict=True):
+            x, y = boxes_per_image.detach()[:, 0::2].clamp(0, width), boxes_per_image.detach()[:, 1::2].clamp(0, height)
+            clipped = Boxes(torch.stack([x, y], dim=2).flatten(1))
+            proposals.append(Instances((height, width), proposal_boxes=clipped))
         return proposals
 
     @torch.no_grad()

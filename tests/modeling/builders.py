@@ -28,6 +28,7 @@ def small_cfg(config: str = "libra_faster_rcnn_R_50_FPN_1x.yaml", *opts):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 5
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 32
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 50
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.001  # random weights score low
     cfg.merge_from_list(list(opts))
     return cfg
 
@@ -39,7 +40,7 @@ def small_config_name(architecture: str, folder: str = "") -> str:
 def objects(size, boxes=(), classes=None, masks=False) -> Instances:
     """Annotated objects of one image; ``boxes`` XYXY."""
     boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    classes = torch.zeros(len(boxes), dtype=torch.int64) if classes is None else torch.tensor(classes)
+    classes = torch.tensor([0] * len(boxes) if classes is None else classes, dtype=torch.int64)
     instances = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
     if masks:
         triangles = [[np.array([x1, y1, x2, y1, x2, y2])] for x1, y1, x2, y2 in boxes.double().numpy()]
