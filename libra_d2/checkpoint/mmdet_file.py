@@ -1,0 +1,107 @@
+"""Reading MMDetection's checkpoint files without MMDetection, MMEngine, or running what the file says."""
+
+import pickle
+import re
+
+import torch
+
+from libra_d2.checkpoint.mmdet import WHY_NOT_1X, CheckpointError
+
+__all__ = ["read_mmdet", "read_tensors"]
+
+# What a runner's own checkpoint holds besides tensors: its log and its random state. None of it is needed.
+_INERT = {
+    "mmengine.logging.history_buffer": ["HistoryBuffer"],
+    "mmengine.config.config": ["Config", "ConfigDict"],
+    "addict.addict": ["Dict"],
+    "builtins": ["getattr"],  # by which HistoryBuffer names its methods
+    "numpy": ["ndarray", "dtype"],
+    **{f"numpy.{core}.multiarray": ["_reconstruct", "scalar"] for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric": ["_frombuffer"] for core in ("core", "_core")},
+}
+
+
+class _Inert(dict):
+    """Stands for an object of a class that is not imported: takes whatever it is built from and does nothing."""
+
+    def __new__(cls, *args, **kwargs):
+        return super().__new__(cls)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+
+    def __setstate__(self, state):
+        pass
+
+
+def _stand_ins() -> list[type]:
+    # weights_only takes a class for the one the file names when their module and name are the same
+    return [type(name, (_Inert,), {"__module__": module}) for module, names in _INERT.items() for name in names]
+
+
+def _load(path):
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: expected a checkpoint file, there is none; check the path") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"{path}: expected a checkpoint file, got a folder; name the .pth file in it") from None
+    try:
+        with file, torch.serialization.safe_globals(_stand_ins()):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as e:  # a damaged file fails in whatever way its bytes happen to say
+        refused = re.search(r"GLOBAL ([\w.]+)", str(e)) if isinstance(e, pickle.UnpicklingError) else None
+        if refused:
+            raise CheckpointError(
+                f"{path}: expected tensors and MMEngine's log only, got the global '{refused[1]}', which is not run; "
+                "save the file's state_dict alone where it was made"
+            ) from None
+        raise CheckpointError(
+            f"{path}: expected a PyTorch checkpoint, got a truncated or damaged file ({type(e).__name__}); fetch it again"
+        ) from None
+
+
+def read_tensors(path, key: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """The state dict in a file, and what else the file holds.
+
+    Args:
+        path: a checkpoint whose entry ``key`` is the state dict, or a bare state dict.
+        key: "state_dict" in MMDetection's files, "model" in Detectron2's.
+
+    Raises:
+        CheckpointError: the file is damaged, names a Python object that is not admitted, or holds no state dict.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a checkpoint or a state dict, got a {type(content).__name__}")
+    tensors, rest = (content[key], content) if key in content else (content, {})
+    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+        found = ", ".join(map(str, list(content)[:4])) or "nothing"
+        raise CheckpointError(f"{path}: expected an entry {key!r} with weights, or weights alone, got {found}")
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return dict(tensors), rest
+
+
+def read_mmdet(path) -> dict[str, torch.Tensor]:
+    """The state dict of a file that MMDetection >= 2.0 published, of a runner's own checkpoint, or a bare one.
+
+    Raises:
+        CheckpointError: see :func:`read_tensors`; also when the file says that MMDetection 1.x made it.
+    """
+    tensors, rest = read_tensors(path, "state_dict")
+    meta = rest.get("meta")
+    meta = meta if isinstance(meta, dict) else {}
+    config, version = meta.get("config"), str(meta.get("mmdet_version", ""))
+    # RetinaNet's weights have the same names in 1.x, whose configs know no anchor_generator; 2.x runs converted 1.x
+    # weights with its Legacy classes. The config decides: weights trained just before 2.0 was tagged may well say 1.x.
+    if isinstance(config, str) and config:
+        old = "anchor_generator" not in config or "Legacy" in config
+    else:
+        old = version.startswith(("0.", "1."))
+    if old:
+        what = version or "by its config"
+        raise CheckpointError(f"{path}: expected weights of MMDetection 2.0 or later, got 1.x ({what}): {WHY_NOT_1X}")
+    return tensors

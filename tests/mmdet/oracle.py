@@ -1,0 +1,248 @@
+"""Runs MMDetection 3.3.0 itself and saves what it says: `python oracle.py NAME OUT.pth`.
+
+Runs in a process of its own with MMDetection, MMEngine and mmcv-lite on PYTHONPATH. mmcv's compiled operators are
+torchvision's; modules that MMDetection imports without using them here are empty.
+"""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import sys
+import tempfile
+import types
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torchvision
+
+NOT_NEEDED = ("cv2", "scipy", "shapely", "mmcv.ops", "mmcv._ext")
+
+
+class Placeholders(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Lets MMDetection be imported without packages that the models below never call."""
+
+    def find_spec(self, name, path, target=None):
+        if any(name == n or name.startswith(n + ".") for n in NOT_NEEDED):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        def attribute(name):
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return mock.NonCallableMagicMock(name=f"{spec.name}.{name}")
+
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = attribute
+        return module
+
+    def exec_module(self, module):
+        for function in (batched_nms, RoIAlign) if module.__name__.startswith("mmcv.ops") else ():
+            setattr(module, function.__name__, function)
+
+
+def batched_nms(boxes, scores, classes, nms_cfg, class_agnostic=False):
+    """mmcv.ops.batched_nms, one class at a time."""
+    assert nms_cfg["type"] == "nms"
+    assert not class_agnostic
+    keep = []
+    for c in classes.unique():
+        rows = torch.nonzero(classes == c).squeeze(1)
+        keep.append(rows[torchvision.ops.nms(boxes[rows], scores[rows], nms_cfg["iou_threshold"])])
+    keep = torch.cat(keep) if keep else torch.zeros(0, dtype=torch.int64)
+    keep = keep[scores[keep].sort(descending=True, stable=True).indices][: nms_cfg.get("max_num", -1) % (1 << 62)]
+    return torch.cat([boxes[keep], scores[keep, None]], dim=1), keep
+
+
+class RoIAlign(torch.nn.Module):
+    """mmcv.ops.RoIAlign with its defaults."""
+
+    def __init__(self, output_size, spatial_scale, sampling_ratio):
+        super().__init__()
+        self.output_size = (output_size, output_size)
+        self.align = functools.partial(
+            torchvision.ops.roi_align,
+            output_size=self.output_size,
+            spatial_scale=spatial_scale,
+            sampling_ratio=sampling_ratio,
+            aligned=True,
+        )
+
+    def forward(self, features, rois):
+        return self.align(features, rois)
+
+
+sys.modules["detectron2"] = None  # MMDetection would import it to wrap it
+sys.meta_path.insert(0, Placeholders())
+
+import mmdet  # noqa: E402
+from mmdet.registry import MODELS  # noqa: E402
+from mmdet.structures import DetDataSample  # noqa: E402
+from mmdet.utils import register_all_modules  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.model import BaseModel  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+register_all_modules(init_default_scope=True)
+HEIGHT, WIDTH = 250, 310  # not multiples of 32: the padding takes part
+
+
+def config_of(name):
+    """MMDetection's own config, without the ImageNet weights."""
+    folder = Path(mmdet.__file__).parent / ".mim" / "configs"
+    config = Config.fromfile(folder / "libra_rcnn" / f"{name}.py")
+    config.model.backbone.init_cfg = None
+    return config
+
+
+def build(name):
+    return MODELS.build(config_of(name).model)
+
+
+def photo(seed=0):
+    """[3, H, W] uint8 RGB: smooth blobs and edges, so that features differ from place to place."""
+    g = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 8, 10, generator=g)
+    image = torch.nn.functional.interpolate(coarse, size=(HEIGHT, WIDTH), mode="bicubic", align_corners=False)
+    image = image[0] + 0.1 * torch.rand(3, HEIGHT, WIDTH, generator=g)
+    return (image.clamp(0, 1) * 255).to(torch.uint8)
+
+
+def sample():
+    return DetDataSample(
+        metainfo={
+            "img_shape": (HEIGHT, WIDTH),
+            "ori_shape": (HEIGHT, WIDTH),
+            "scale_factor": (1.0, 1.0),
+            "batch_input_shape": (256, 320),
+            "pad_shape": (256, 320),
+        }
+    )
+
+
+def randomize(model, image, gains):
+    """Random weights under which features stay of order one and every parameter matters."""
+    torch.manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.0)
+            torch.nn.init.uniform_(module.bias, -0.3, 0.3)
+            module.momentum = 1.0  # the statistics of the one batch below
+        elif isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            torch.nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                torch.nn.init.uniform_(module.bias, -0.1, 0.1)
+    for module in model.neck.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data *= 0.5
+    for name, (gain, bias) in gains.items():
+        head = model.get_submodule(name)
+        head.weight.data *= gain
+        head.bias.data += bias
+    with torch.no_grad():
+        torch.nn.Module.train(model.backbone, True)
+        for module in model.backbone.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.train()
+        model.backbone(model.data_preprocessor(batch(image), False)["inputs"])
+    return model.eval()
+
+
+def batch(image):
+    return {"inputs": [image.flip(0)], "data_samples": [sample()]}  # MMDetection reads BGR
+
+
+def detect(model, image):
+    with torch.no_grad():
+        data = model.data_preprocessor(batch(image), False)
+        features = model.extract_feat(data["inputs"])
+        found = model.predict(data["inputs"], data["data_samples"], rescale=False)[0].pred_instances
+    return {
+        "image": image,
+        "state_dict": dict(model.state_dict()),
+        "features": list(features),
+        "boxes": found.bboxes,
+        "scores": found.scores,
+        "labels": found.labels,
+    }
+
+
+def faster_rcnn():
+    image = photo()
+    gains = {
+        "rpn_head.rpn_cls": (0.5, 0.0),
+        "rpn_head.rpn_reg": (0.02, 0.0),
+        "roi_head.bbox_head.fc_cls": (1.0, 0.0),
+        "roi_head.bbox_head.fc_reg": (0.2, 0.0),
+    }
+    return detect(randomize(build("libra-faster-rcnn_r50_fpn_1x_coco"), image, gains), image)
+
+
+def retinanet():
+    image = photo()
+    gains = {"bbox_head.retina_cls": (0.5, -3.0), "bbox_head.retina_reg": (0.15, 0.0)}
+    return detect(randomize(build("libra-retinanet_r50_fpn_1x_coco"), image, gains), image)
+
+
+def names():
+    """{"CONFIG.py REFINE": {name of a weight: shape}}"""
+    found = {}
+    backbones = {
+        depth: config_of(f"libra-faster-rcnn_{depth}_fpn_1x_coco").model.backbone
+        for depth in ("r50", "r101", "x101-64x4d")
+    }
+    for meta in ("faster-rcnn", "retinanet"):
+        config = config_of(f"libra-{meta}_r50_fpn_1x_coco")
+        for depth, backbone in backbones.items():
+            for refine in ("non_local", "conv", "none"):
+                config.model.backbone = backbone
+                config.model.neck[1].refine_type = None if refine == "none" else refine
+                with torch.device("meta"):
+                    model = MODELS.build(config.model)
+                shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+                found[f"libra-{meta}_{depth}_fpn_1x_coco.py {refine}"] = shapes
+    return found
+
+
+class OneLayer(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, *inputs, mode):
+        return {"loss": self.layer(torch.stack(inputs)).sum()}
+
+
+def runner_checkpoint():
+    """The bytes of what MMEngine's Runner saves after an epoch, with the weights of `OneLayer`."""
+    import cv2
+    import mmcv.ops
+
+    cv2.setNumThreads = lambda number: None
+    cv2.__version__ = "0"
+    mmcv.ops.SyncBatchNorm = torch.nn.SyncBatchNorm
+    with tempfile.TemporaryDirectory() as folder:
+        loader = {
+            "dataset": [torch.ones(2)] * 4,
+            "batch_size": 2,
+            "num_workers": 0,
+            "sampler": {"type": "DefaultSampler", "shuffle": True},
+        }
+        warmup = {"type": "LinearLR", "start_factor": 0.001, "by_epoch": False, "begin": 0, "end": 500}
+        runner = Runner(
+            model=OneLayer(),
+            work_dir=folder,
+            train_dataloader=loader,
+            optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}},
+            param_scheduler=[warmup, {"type": "MultiStepLR", "milestones": [1], "by_epoch": True}],
+            train_cfg={"by_epoch": True, "max_epochs": 1},
+            default_hooks={"checkpoint": {"type": "CheckpointHook", "interval": 1}},
+        )
+        runner.train()
+        content = (Path(folder) / "epoch_1.pth").read_bytes()
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+if __name__ == "__main__":
+    torch.save(globals()[sys.argv[1]](), sys.argv[2])

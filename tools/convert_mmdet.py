@@ -1,0 +1,73 @@
+#!/usr/bin/env python
+"""Converts Libra R-CNN weights between MMDetection (2.0 and later) and libra_d2.
+
+    tools/convert_mmdet.py IN.pth OUT.pth             MMDetection -> libra_d2
+    tools/convert_mmdet.py --reverse IN.pth OUT.pth   libra_d2 -> MMDetection, e.g. for MMDeploy
+
+Reads published files, a runner's own checkpoints and bare state dicts of Libra Faster R-CNN and Libra RetinaNet with
+ResNet-50, ResNet-101 or ResNeXt-101-64x4d; MMDetection is not needed. The last line names the config to use. Going
+back, a model detects in MMDetection what it detects here if it was trained with a config of configs/mmdet_compat/;
+others differ in what no weight tells: BGR input, the stride of a block, ReLU before p7.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from libra_d2.checkpoint.mmdet import CheckpointError, batch_counters, to_detectron2, to_mmdet
+from libra_d2.checkpoint.mmdet_file import read_mmdet, read_tensors
+
+
+def convert(source: Path) -> tuple[dict, list[str]]:
+    tensors = read_mmdet(source)
+    architecture, model = to_detectron2(tensors)
+    report = [f"{len(model)} tensors, {architecture.num_classes} classes"]
+    if architecture.opts:
+        report.append(f"add: {' '.join(architecture.opts)}")
+    report.append(f"config: configs/mmdet_compat/{architecture.config}")
+    return {"model": model, "batch_counters": batch_counters(tensors)}, report
+
+
+def convert_back(source: Path) -> tuple[dict, list[str]]:
+    tensors, rest = read_tensors(source, "model")
+    architecture, state_dict = to_mmdet(tensors, rest.get("batch_counters"))
+    report = [f"{len(tensors)} tensors, {architecture.num_classes} classes"]
+    report.append(f"config: configs/libra_rcnn/{architecture.mmdet_config}")
+    return {"meta": {}, "state_dict": state_dict}, report
+
+
+def save(content: dict, target: Path) -> None:
+    """Writes all of the file or nothing."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as f:
+        try:
+            torch.save(content, f)
+            f.close()
+            os.chmod(f.name, 0o644)
+            os.replace(f.name, target)
+        except BaseException:
+            os.unlink(f.name)
+            raise
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", metavar="IN.pth", type=Path)
+    parser.add_argument("target", metavar="OUT.pth", type=Path)
+    parser.add_argument("--reverse", action="store_true", help="from libra_d2 to MMDetection")
+    args = parser.parse_args(argv)
+    try:
+        content, report = (convert_back if args.reverse else convert)(args.source)
+        save(content, args.target)
+    except (CheckpointError, OSError) as e:
+        print(f"convert_mmdet.py: {e}", file=sys.stderr)
+        return 1
+    print("\n".join(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
