@@ -1,0 +1,83 @@
+"""Converted weights detect here what they detect in MMDetection, given the same input tensor."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+import libra_d2
+from libra_d2.checkpoint.mmdet import to_detectron2
+
+CONFIGS = Path(libra_d2.__file__).parents[1] / "configs" / "mmdet_compat"
+
+
+def converted(oracle, opts=()):
+    architecture, weights = to_detectron2(oracle["state_dict"])
+    cfg = libra_d2.get_cfg()
+    cfg.merge_from_file(str(CONFIGS / architecture.config))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
+    model = build_model(cfg).eval()
+    model.load_state_dict(weights)  # strict: every weight of the model comes from the file
+    return model
+
+
+@torch.no_grad()
+def detect(model, image):
+    """What the model returns for an image that is not resized, highest score first."""
+    found = model([{"image": image}])[0]["instances"]
+    return found[found.scores.sort(descending=True, stable=True).indices]
+
+
+def agree(found, oracle) -> bool:
+    """The same detections: boxes within 0.05 px, scores within 1e-4, whatever the order of equal scores."""
+    if len(found) != len(oracle["boxes"]):
+        return False
+    same_class = found.pred_classes[:, None] == oracle["labels"]
+    near = (found.pred_boxes.tensor[:, None] - oracle["boxes"]).abs().amax(-1) <= 0.05
+    as_sure = (found.scores[:, None] - oracle["scores"]).abs() <= 1e-4
+    pairs = same_class & near & as_sure
+    return bool(pairs.any(0).all() and pairs.any(1).all())
+
+
+@pytest.fixture(params=["faster_rcnn", "retinanet"])
+def oracle(request, mmdet):
+    return mmdet(request.param)
+
+
+def test_the_oracle_detects_something(oracle):
+    """Otherwise the next test would compare nothing with nothing."""
+    assert len(oracle["boxes"]) == 100
+    assert oracle["scores"].unique().numel() > 50
+    assert oracle["labels"].unique().numel() > 5
+    height, width = oracle["image"].shape[1:]
+    x2, y2 = oracle["boxes"][:, 2:].unbind(1)
+    assert (x2 == width).any(), "no box is clipped"
+    assert (x2 < width).any()
+    assert y2.max() <= height
+
+
+def test_features_and_detections_are_those_of_mmdetection(oracle):
+    model = converted(oracle)
+    with torch.no_grad():
+        images = model.preprocess_image([{"image": oracle["image"]}])
+        features = model.backbone(images.tensor)
+    for ours, theirs in zip(features.values(), oracle["features"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert agree(detect(model, oracle["image"]), oracle)
+
+
+@pytest.mark.parametrize(
+    ("name", "opts"),
+    [
+        ("faster_rcnn", ["MODEL.RESNETS.STRIDE_IN_1X1", True]),
+        ("faster_rcnn", ["MODEL.PIXEL_STD", [1.0, 1.0, 1.0]]),
+        ("faster_rcnn", ["MODEL.LIBRA.BFP.REFINE_LEVEL", "p3"]),
+        ("retinanet", ["MODEL.LIBRA.RETINANET.RELU_BEFORE_P7", True]),
+        ("retinanet", ["MODEL.LIBRA.RETINANET.CLIP_BEFORE_NMS", False]),
+    ],
+    ids=lambda p: p if isinstance(p, str) else p[0].rpartition(".")[2],
+)
+def test_each_key_of_the_recipe_is_needed(mmdet, name, opts):
+    oracle = mmdet(name)
+    assert not agree(detect(converted(oracle, opts), oracle["image"]), oracle)
