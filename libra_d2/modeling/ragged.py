@@ -29,5 +29,5 @@ def pack_boxes(boxes: list[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def image_of_row(offsets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """The image that each row of a packed tensor ``rows`` [R, ...] belongs to, int64 [R]; does not wait for the GPU."""
-    lengths = offsets.diff().to(rows.device, non_blocking=True)
+    lengths = offsets.to(rows.device, non_blocking=True).diff()
     return torch.repeat_interleave(lengths, output_size=len(rows))
