@@ -23,9 +23,6 @@ LIBRA_HD uint32_t mul_hi(uint32_t a, uint32_t b) {
 LIBRA_HD Words4 philox4x32_10(Words4 counter, uint32_t key0, uint32_t key1) {
   constexpr uint32_t kMul0 = 0xD2511F53u, kMul1 = 0xCD9E8D57u, kWeyl0 = 0x9E3779B9u,
                      kWeyl1 = 0xBB67AE85u;
-#if defined(__CUDA_ARCH__)
-#pragma unroll
-#endif
   for (int round = 0; round < 10; ++round) {
     counter = Words4{mul_hi(kMul1, counter.z) ^ counter.y ^ key0, kMul1 * counter.z,
                      mul_hi(kMul0, counter.x) ^ counter.w ^ key1, kMul0 * counter.x};

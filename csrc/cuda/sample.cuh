@@ -1,0 +1,443 @@
+// bucketed_sample, draw by draw as docs/sampling.md has it.
+//
+// select_kernel does it all, one block an image, by sorting the image's positives and then its
+// negatives a few times. That is quick up to some thousand boxes. For larger images three grid-wide
+// kernels come before it: they count, and list the boxes whose keys are small enough to be drawn.
+// The list is checked; where it turns out too short or too long the block takes all boxes after
+// all, in global memory: slow, yet never wrong.
+#pragma once
+
+#include "../philox.h"
+#include "block_sort.cuh"
+#include "sample_plan.cuh"
+
+namespace libra_d2 {
+
+constexpr int kSelectThreads = 1024;
+constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory holds
+constexpr int kSweepThreads = 256;
+constexpr int kSweepRows = 1024;
+constexpr uint32_t kBlockStrata = 256;
+
+struct SampleArgs {
+  const int8_t* labels;
+  const float* ious;
+  const int64_t* matched_idx;
+  Batch batch;  // with offsets
+  const int64_t* seed;
+  SampleRule rule;
+  int64_t* indices;  // [images, num_samples]
+  int64_t* num_positive;
+  int64_t* num_negative;
+  // Room for the boxes of images with more than `capacity` of one sign: [rows] each. May be null
+  // where there are no more rows than that.
+  uint64_t* spill_key;
+  uint32_t* spill_row;
+  // For the sweeps before select_kernel, zeroed but for `list`; null without them.
+  Counts* counts;        // [images]
+  uint32_t* strata;      // [images, num_strata]
+  uint32_t* list_sizes;  // [images, 2]: negatives, positives
+  uint32_t* list;        // [images, 2, capacity]
+  int list_slack;        // 32; the tests narrow it to make lists fail
+};
+
+__device__ inline Words4 box_keys(const SampleArgs& a, int64_t image, uint32_t row) {
+  return draw_keys(*a.seed, row, image, Domain::kBox);
+}
+
+// Adds the rows begin:end to `counts`, in shared or global memory. For whole warps.
+__device__ inline void count_rows(const SampleArgs& a, int64_t begin, int64_t end, Counts* counts) {
+  Counts mine{};
+  for (int64_t row = begin + threadIdx.x; row < end; row += blockDim.x) {
+    const int label = a.labels[row];
+    const float iou = clean_iou(a.ious[row]);
+    mine.positives += label > 0;
+    mine.negatives += label == 0;
+    mine.floor += label == 0 && is_floor(iou, a.rule.floor_thr);
+    mine.max_all = max(mine.max_all, ordered_bits(iou));
+    if (label == 0) mine.max_negative = max(mine.max_negative, ordered_bits(iou));
+  }
+  mine.positives = warp_sum(mine.positives);
+  mine.negatives = warp_sum(mine.negatives);
+  mine.floor = warp_sum(mine.floor);
+  mine.max_all = warp_max(mine.max_all);
+  mine.max_negative = warp_max(mine.max_negative);
+  if (lane_of_thread() != 0) return;
+  if (mine.positives) atomicAdd(&counts->positives, mine.positives);
+  if (mine.negatives) atomicAdd(&counts->negatives, mine.negatives);
+  if (mine.floor) atomicAdd(&counts->floor, mine.floor);
+  if (mine.max_all) atomicMax(&counts->max_all, mine.max_all);
+  if (mine.max_negative) atomicMax(&counts->max_negative, mine.max_negative);
+}
+
+// Sweep 1.
+__global__ void __launch_bounds__(kSweepThreads) count_kernel(const SampleArgs a) {
+  const RowTile tile = row_tile<kSweepRows>(a.batch, blockIdx.x);
+  count_rows(a, tile.begin, tile.end, a.counts + tile.image);
+}
+
+struct StrataShared {
+  Plan plan;
+  uint32_t count[kBlockStrata];
+};
+
+// Sweep 2, where the negatives are chosen by IoU: the negatives of each stratum.
+__global__ void __launch_bounds__(kSweepThreads) strata_kernel(const SampleArgs a) {
+  LIBRA_SHARED(StrataShared, s);
+  const RowTile tile = row_tile<kSweepRows>(a.batch, blockIdx.x);
+  if (threadIdx.x == 0) s.plan = plan_of(a.rule, a.counts[tile.image]);
+  for (uint32_t i = threadIdx.x; i < kBlockStrata; i += blockDim.x) s.count[i] = 0;
+  __syncthreads();
+  uint32_t* strata = a.strata + tile.image * a.rule.num_strata();
+  for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
+    if (a.labels[row] != 0) continue;
+    const uint32_t stratum = stratum_of(a.rule, s.plan, clean_iou(a.ious[row]));
+    atomicAdd(stratum < kBlockStrata ? &s.count[stratum] : &strata[stratum], 1u);
+  }
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < min(kBlockStrata, a.rule.num_strata()); i += blockDim.x) {
+    if (s.count[i]) atomicAdd(&strata[i], s.count[i]);
+  }
+}
+
+// How many of BAL the first keys choose, in an image with these strata.
+__device__ inline uint32_t picked_by_bins(const SampleArgs& a, const Plan& plan,
+                                          const uint32_t* strata) {
+  if (plan.all_balanced) return plan.balanced;
+  uint32_t picked = 0;
+  for (uint32_t k = 0; plan.per_bin > 0 && k < a.rule.binned_strata(); ++k) {
+    picked += min(strata[k], plan.per_bin);
+  }
+  return picked;
+}
+
+// The thresholds of one image's lists. A sign that fits into `capacity` is listed whole.
+struct Sieves {
+  Sieve positives, negatives;  // by first keys, where they have one stratum
+  Sieve refill, top_up;
+  bool by_stratum;
+  uint32_t picked;
+};
+
+__device__ inline Sieves sieves_of(const SampleArgs& a, const Plan& plan, const Counts& counts,
+                                   const uint32_t* strata, uint32_t capacity) {
+  const int slack = a.list_slack;
+  Sieves s{open_sieve(), open_sieve(), open_sieve(), open_sieve(), false, 0};
+  if (counts.positives > capacity) {
+    s.positives = a.rule.instance_balanced ? Sieve{0, 0}  // needs them all: no use listing any
+                                           : sieve_for(plan.positives, counts.positives, slack);
+  }
+  if (counts.negatives <= capacity) return s;
+  s.negatives = sieve_for(plan.negatives, counts.negatives, slack);
+  s.by_stratum = a.rule.iou_balanced && plan.negatives < counts.negatives;
+  if (!s.by_stratum) return s;
+  s.picked = picked_by_bins(a, plan, strata);
+  const uint32_t bal = counts.negatives - counts.floor;
+  s.refill = sieve_for(plan.balanced - s.picked, bal - s.picked, slack);
+  s.top_up = sieve_for(plan.top_up, bal - plan.balanced, slack);
+  return s;
+}
+
+__device__ inline Sieve stratum_sieve(const SampleArgs& a, const Plan& plan, const uint32_t* strata,
+                                      uint32_t stratum) {
+  return sieve_for(quota_of(a.rule, plan, stratum), strata[stratum], a.list_slack);
+}
+
+struct ListShared {
+  Plan plan;
+  Sieves sieves;
+};
+
+// Sweep 3: lists the boxes that may be drawn. Their order in the list is left to chance.
+__global__ void __launch_bounds__(kSweepThreads)
+    list_kernel(const SampleArgs a, uint32_t capacity) {
+  LIBRA_SHARED(ListShared, s);
+  const RowTile tile = row_tile<kSweepRows>(a.batch, blockIdx.x);
+  const uint32_t* strata = a.strata + tile.image * a.rule.num_strata();
+  if (threadIdx.x == 0) {
+    s.plan = plan_of(a.rule, a.counts[tile.image]);
+    s.sieves = sieves_of(a, s.plan, a.counts[tile.image], strata, capacity);
+  }
+  __syncthreads();
+  for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
+    const int label = a.labels[row];
+    if (label < 0) continue;
+    const uint32_t local = static_cast<uint32_t>(row - tile.image_begin);
+    const Words4 keys = box_keys(a, tile.image, local);
+    bool listed;
+    if (label > 0) {
+      listed = s.sieves.positives.passes(keys.x);
+    } else if (!s.sieves.by_stratum) {
+      listed = s.sieves.negatives.passes(keys.x);
+    } else {
+      const uint32_t stratum = stratum_of(a.rule, s.plan, clean_iou(a.ious[row]));
+      listed = stratum_sieve(a, s.plan, strata, stratum).passes(keys.x) ||
+               (stratum != a.rule.floor_stratum() &&
+                (s.sieves.refill.passes(keys.y) || s.sieves.top_up.passes(keys.z)));
+    }
+    if (!listed) continue;
+    const int64_t list = tile.image * 2 + (label > 0);
+    const uint32_t at = atomicAdd(&a.list_sizes[list], 1u);
+    if (at < capacity) a.list[list * capacity + at] = local;
+  }
+}
+
+template <int kCapacity>
+struct SelectShared {
+  uint64_t key[kCapacity];
+  uint32_t row[kCapacity];
+  uint32_t partial[32];
+  uint32_t size;
+  Counts counts;
+  Plan plan;
+  Sieves sieves;
+};
+
+// What the choosing functions below need to know of the image. They return whether the choice is
+// right for the whole image, given that the elements may be those of a list only.
+struct ImageView {
+  const SampleArgs& a;
+  const Plan& plan;
+  int64_t image;
+  Range rows;
+  const uint32_t* strata;  // null: the elements are all boxes of their sign
+  const Sieves* sieves;
+  uint32_t* partial;
+
+  // The row of the packed inputs. Bad offsets make blocks share their spill room, hence the min.
+  __device__ int64_t row_of(uint32_t flagged) const {
+    return min(rows.begin + (flagged & kRowMask), rows.end - 1);
+  }
+  __device__ Words4 keys_of(uint32_t flagged) const {
+    return box_keys(a, image, flagged & kRowMask);
+  }
+};
+
+// Marks the first `n` elements, whose keys must be below 2^32 and pass the sieve.
+__device__ inline bool choose_first(const ImageView& v, const Elements& e, uint32_t n,
+                                    const Sieve& sieve) {
+  uint32_t unsure = n > e.size;
+  for (uint32_t i = threadIdx.x; i < min(n, e.size); i += blockDim.x) {
+    e.row[i] |= kChosen;
+    unsure |= e.key[i] >> 32 != 0 || !sieve.passes(static_cast<uint32_t>(e.key[i]));
+  }
+  return block_sum(unsure, v.partial) == 0;
+}
+
+__device__ inline bool choose_at_random(const ImageView& v, const Elements& e, uint32_t n,
+                                        const Sieve& sieve) {
+  resort(e, [&](uint64_t, uint32_t row) { return uint64_t{v.keys_of(row).x}; });
+  return choose_first(v, e, n, sieve);
+}
+
+// Water-filling over the matched ground truths; the elements are all positives.
+__device__ inline void choose_by_instance(const ImageView& v, const Elements& e, uint32_t n) {
+  resort(e, [&](uint64_t, uint32_t row) {
+    const uint32_t gt = static_cast<uint32_t>(v.a.matched_idx[v.row_of(row)]);
+    return uint64_t{gt} << 32 | v.keys_of(row).x;
+  });
+  // `level` of each ground truth make `taken` boxes: the most that is not more than n.
+  uint32_t level = 0, taken = 0, too_high = n + 1;
+  while (too_high - level > 1) {
+    const uint32_t middle = level + (too_high - level) / 2;
+    uint32_t mine = 0;
+    for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) {
+      mine += in_first_of_group(e, i, middle);
+    }
+    const uint32_t sum = block_sum(mine, v.partial);
+    if (sum <= n) {
+      level = middle;
+      taken = sum;
+    } else {
+      too_high = middle;
+    }
+  }
+  for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) {
+    if (in_first_of_group(e, i, level)) {
+      e.row[i] |= kChosen;
+    } else if (in_first_of_group(e, i, level + 1)) {
+      e.row[i] |= kBonus;  // the box that this ground truth would give next
+    }
+  }
+  resort(e, [&](uint64_t key, uint32_t row) {
+    if (!(row & kBonus)) return uint64_t{1} << 63;
+    const uint32_t gt = static_cast<uint32_t>(key >> 32);
+    const uint64_t gt_key = draw_keys(*v.a.seed, gt, v.image, Domain::kGroundTruth).x;
+    return gt_key << 31 | (gt & 0x7fffffffu);
+  });
+  for (uint32_t i = threadIdx.x; i < min(n - taken, e.size); i += blockDim.x) e.row[i] |= kChosen;
+}
+
+// Steps 4 to 7 of docs/sampling.md's iou_balanced.
+__device__ inline bool choose_by_iou(const ImageView& v, const Elements& e) {
+  const SampleRule& rule = v.a.rule;
+  const Plan& plan = v.plan;
+  resort(e, [&](uint64_t, uint32_t row) {
+    const float iou = clean_iou(v.a.ious[v.row_of(row)]);
+    return uint64_t{stratum_of(rule, plan, iou)} << 32 | v.keys_of(row).x;
+  });
+  uint32_t picked = 0, floor = 0, unsure = 0;
+  for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) {
+    const uint32_t stratum = static_cast<uint32_t>(e.key[i] >> 32);
+    if (!in_first_of_group(e, i, quota_of(rule, plan, stratum))) continue;
+    e.row[i] |= kChosen;
+    (stratum == rule.floor_stratum() ? floor : picked) += 1;
+    unsure |= v.strata &&
+              !stratum_sieve(v.a, plan, v.strata, stratum).passes(static_cast<uint32_t>(e.key[i]));
+  }
+  picked = block_sum(picked, v.partial);
+  floor = block_sum(floor, v.partial);
+  unsure = block_sum(unsure, v.partial);
+  if (v.strata && (unsure || picked != v.sieves->picked || floor != plan.floor)) return false;
+
+  // Group 0 is what is left of BAL, 1 what is chosen, 2 what is left of FLOOR.
+  constexpr uint64_t kTaken = uint64_t{1} << 32, kFloorLeft = uint64_t{2} << 32;
+  if (plan.balanced > picked) {
+    resort(e, [&](uint64_t key, uint32_t row) {
+      if (row & kChosen) return kTaken;
+      return key >> 32 == rule.floor_stratum() ? kFloorLeft : uint64_t{v.keys_of(row).y};
+    });
+    const Sieve sieve = v.strata ? v.sieves->refill : open_sieve();
+    if (!choose_first(v, e, plan.balanced - picked, sieve)) return false;
+  }
+  if (plan.top_up > 0) {  // then FLOOR is taken whole
+    resort(e, [&](uint64_t, uint32_t row) {
+      return row & kChosen ? kTaken : uint64_t{v.keys_of(row).z};
+    });
+    const Sieve sieve = v.strata ? v.sieves->top_up : open_sieve();
+    if (!choose_first(v, e, plan.top_up, sieve)) return false;
+  }
+  return true;
+}
+
+// Elements of all rows whose label has this sign.
+__device__ inline void gather_rows(const SampleArgs& a, const Range& rows, bool positive,
+                                   uint32_t capacity, uint32_t* counter, Elements& e) {
+  __syncthreads();
+  if (threadIdx.x == 0) *counter = 0;
+  __syncthreads();
+  for (int64_t start = rows.begin; start < rows.end; start += blockDim.x) {
+    const int64_t row = start + threadIdx.x;
+    const int label = row < rows.end ? a.labels[row] : -1;
+    const bool wanted = positive ? label > 0 : label == 0;
+    const unsigned votes = __ballot_sync(kFullWarp, wanted);
+    uint32_t at = 0;
+    if (lane_of_thread() == 0 && votes) at = atomicAdd(counter, __popc(votes));
+    at = __shfl_sync(kFullWarp, at, 0) + __popc(votes & ((1u << lane_of_thread()) - 1u));
+    if (wanted && at < capacity) e.row[at] = static_cast<uint32_t>(row - rows.begin);
+  }
+  __syncthreads();
+  e.size = min(*counter, capacity);
+}
+
+template <int kCapacity>
+__device__ bool choose(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image,
+                       const Range& rows, bool positive, bool listed, int64_t* out) {
+  const uint32_t population = positive ? s.counts.positives : s.counts.negatives;
+  const uint32_t wanted = positive ? s.plan.positives : s.plan.negatives;
+  Elements e{s.key, s.row, 0};
+  if (listed) {
+    const int64_t list = image * 2 + positive;
+    e.size = a.list_sizes[list];
+    const bool whole = population <= kCapacity;
+    if (e.size > kCapacity || (whole ? e.size != population : e.size < wanted)) return false;
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) {
+      e.row[i] = a.list[list * kCapacity + i];
+    }
+  } else {
+    const bool fits = population <= kCapacity;
+    if (!fits) e = Elements{a.spill_key + rows.begin, a.spill_row + rows.begin, 0};
+    const uint32_t room = fits ? kCapacity : static_cast<uint32_t>(rows.end - rows.begin);
+    gather_rows(a, rows, positive, room, &s.size, e);
+  }
+
+  const bool sieved = listed && population > kCapacity;
+  const uint32_t* strata = sieved ? a.strata + image * a.rule.num_strata() : nullptr;
+  const ImageView v{a, s.plan, image, rows, strata, &s.sieves, s.partial};
+  const Sieve sieve = !sieved ? open_sieve() : positive ? s.sieves.positives : s.sieves.negatives;
+  bool sure = true;
+  if (wanted == population) {
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) e.row[i] |= kChosen;
+  } else if (positive && a.rule.instance_balanced) {
+    choose_by_instance(v, e, wanted);
+  } else if (!positive && a.rule.iou_balanced) {
+    sure = choose_by_iou(v, e);
+  } else {
+    sure = choose_at_random(v, e, wanted, sieve);
+  }
+  if (!sure) return false;
+
+  resort(e, [](uint64_t, uint32_t row) {
+    return row & kChosen ? uint64_t{row & kRowMask} : ~uint64_t{0};
+  });
+  for (uint32_t i = threadIdx.x; i < min(wanted, e.size); i += blockDim.x) {
+    out[i] = e.row[i] & kRowMask;
+  }
+  return true;
+}
+
+// One block an image.
+template <int kCapacity>
+__global__ void __launch_bounds__(kSelectThreads, 1) select_kernel(const SampleArgs a) {
+  LIBRA_DYNAMIC_SHARED(SelectShared<kCapacity>, s);
+  const int64_t image = blockIdx.x;
+  const Range rows = clamped_range(a.batch.offsets, image, a.batch.rows);
+  const bool swept = a.counts != nullptr;
+  if (threadIdx.x == 0) s.counts = swept ? a.counts[image] : Counts{};
+  __syncthreads();
+  if (!swept) count_rows(a, rows.begin, rows.end, &s.counts);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    s.plan = plan_of(a.rule, s.counts);
+    if (swept) {
+      const uint32_t* strata = a.strata + image * a.rule.num_strata();
+      s.sieves = sieves_of(a, s.plan, s.counts, strata, kCapacity);
+    }
+  }
+  __syncthreads();
+
+  int64_t* out = a.indices + image * a.rule.num_samples;
+  for (int positive = 1; positive >= 0; --positive) {
+    if ((positive ? s.plan.positives : s.plan.negatives) == 0) continue;
+    int64_t* part = positive ? out : out + s.plan.positives;
+    const bool sure = swept && choose(a, s, image, rows, positive, true, part);
+    if (!sure) choose(a, s, image, rows, positive, false, part);
+  }
+  const uint32_t taken = s.plan.positives + s.plan.negatives;
+  for (uint32_t i = taken + threadIdx.x; i < a.rule.num_samples; i += blockDim.x) out[i] = -1;
+  if (threadIdx.x == 0) {
+    a.num_positive[image] = s.plan.positives;
+    a.num_negative[image] = s.plan.negatives;
+  }
+}
+
+// Elements that the scratch arrays of SampleArgs need.
+struct SampleRoom {
+  int64_t spill, counts, strata, list_sizes, list;
+};
+
+template <int kCapacity>
+SampleRoom room_for_sample(const SampleRule& rule, int64_t images, int64_t rows, bool swept) {
+  SampleRoom room{rows > kCapacity ? rows : 0, 0, 0, 0, 0};
+  if (!swept) return room;
+  return SampleRoom{room.spill, images, images * rule.num_strata(), images * 2,
+                    images * 2 * kCapacity};
+}
+
+// `launch(kernel, blocks, threads, dynamic_smem, args...)` queues a kernel.
+template <int kCapacity, class Launch>
+void launch_sample(const SampleArgs& a, int select_threads, const Launch& launch) {
+  if (a.batch.images == 0) return;
+  if (a.counts) {
+    const int64_t blocks = num_row_tiles<kSweepRows>(a.batch);
+    launch(count_kernel, blocks, kSweepThreads, 0, a);
+    if (a.rule.iou_balanced) launch(strata_kernel, blocks, kSweepThreads, 0, a);
+    launch(list_kernel, blocks, kSweepThreads, 0, a, uint32_t{kCapacity});
+  }
+  launch(select_kernel<kCapacity>, a.batch.images, select_threads, sizeof(SelectShared<kCapacity>),
+         a);
+}
+
+}  // namespace libra_d2

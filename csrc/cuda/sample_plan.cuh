@@ -1,0 +1,136 @@
+// How many boxes an image gives from which set, by docs/sampling.md, once its boxes are counted.
+#pragma once
+
+#include "device.cuh"
+#include "exact_product.cuh"
+
+namespace libra_d2 {
+
+enum class BinUpper : int { kFixed, kMaxAll, kMaxNegative };
+
+struct SampleRule {
+  uint32_t num_samples, max_positives;
+  bool instance_balanced, iou_balanced;
+  bool has_ub;
+  ExactFactor neg_pos_ub;
+  ExactFactor binned_share;  // 1 - floor_fraction
+  float floor_thr, bin_upper;
+  BinUpper upper_kind;
+  int64_t num_bins;
+
+  // From the op's arguments, in doubles, as Python computes them.
+  static SampleRule of(int64_t num_samples, double positive_fraction, bool instance_balanced,
+                       bool iou_balanced, int64_t num_bins, BinUpper upper_kind, double bin_upper,
+                       double floor_thr, double floor_fraction, double neg_pos_ub) {
+    SampleRule r{};
+    r.num_samples = static_cast<uint32_t>(num_samples);
+    r.max_positives = static_cast<uint32_t>(static_cast<double>(num_samples) * positive_fraction);
+    r.instance_balanced = instance_balanced;
+    r.iou_balanced = iou_balanced;
+    r.has_ub = neg_pos_ub >= 0;
+    r.neg_pos_ub = ExactFactor::of(r.has_ub ? neg_pos_ub : 0.0);
+    r.binned_share = ExactFactor::of(1.0 - floor_fraction);
+    r.floor_thr = static_cast<float>(floor_thr);
+    r.bin_upper = static_cast<float>(bin_upper);
+    r.upper_kind = upper_kind;
+    r.num_bins = num_bins;
+    return r;
+  }
+
+  // Boxes are told apart by stratum: the bins, BAL outside all bins, FLOOR. More bins than samples
+  // give nothing each, so that they need not be told apart.
+  LIBRA_HD uint32_t binned_strata() const {
+    return num_bins <= num_samples ? static_cast<uint32_t>(num_bins) : 0u;
+  }
+  LIBRA_HD uint32_t unbinned_stratum() const { return binned_strata(); }
+  LIBRA_HD uint32_t floor_stratum() const { return binned_strata() + 1; }
+  LIBRA_HD uint32_t num_strata() const { return binned_strata() + 2; }
+};
+
+// Of one image. The maxima are ordered_bits, 0 where there is no such box.
+struct Counts {
+  uint32_t positives, negatives, floor, max_all, max_negative;
+};
+
+// Unsigned integers in the order of the floats.
+__device__ inline uint32_t ordered_bits(float v) {
+  const uint32_t bits = __float_as_uint(v);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+__device__ inline float from_ordered_bits(uint32_t bits) {
+  return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+}
+
+struct Plan {
+  uint32_t positives, negatives;  // to be taken
+  // The rest holds where the negatives are chosen by IoU and not all of them are taken.
+  uint32_t balanced;  // from BAL, bins and refill together
+  bool all_balanced;  // BAL has no more than that
+  uint32_t per_bin, floor, top_up;
+  IouBins bins;
+};
+
+__device__ inline Plan plan_of(const SampleRule& rule, const Counts& counts) {
+  Plan plan{};
+  plan.positives = min(counts.positives, rule.max_positives);
+  uint32_t wanted = rule.num_samples - plan.positives;
+  if (rule.has_ub) {
+    const int64_t ub = truncated_product(max(plan.positives, 1u), rule.neg_pos_ub);
+    if (ub < wanted) wanted = static_cast<uint32_t>(ub);
+  }
+  plan.negatives = min(counts.negatives, wanted);
+  if (!rule.iou_balanced || plan.negatives == counts.negatives) return plan;
+
+  const uint32_t bal = counts.negatives - counts.floor;
+  const uint32_t share = static_cast<uint32_t>(truncated_product(wanted, rule.binned_share));
+  plan.balanced = min(bal, share);
+  plan.all_balanced = bal <= share;
+  plan.per_bin = rule.binned_strata() ? share / rule.binned_strata() : 0u;
+  plan.floor = min(counts.floor, wanted - plan.balanced);
+  plan.top_up = wanted - plan.balanced - plan.floor;
+  const float upper = rule.upper_kind == BinUpper::kFixed ? rule.bin_upper
+                      : rule.upper_kind == BinUpper::kMaxAll
+                          ? from_ordered_bits(counts.max_all)
+                          : from_ordered_bits(counts.max_negative);
+  plan.bins = make_bins(rule.floor_thr, upper, rule.num_bins, rule.upper_kind != BinUpper::kMaxAll);
+  return plan;
+}
+
+__device__ inline uint32_t stratum_of(const SampleRule& rule, const Plan& plan, float iou) {
+  if (is_floor(iou, rule.floor_thr)) return rule.floor_stratum();
+  if (plan.per_bin == 0) return rule.unbinned_stratum();
+  const int64_t bin = plan.bins.bin_of(iou);
+  return bin < 0 ? rule.unbinned_stratum() : static_cast<uint32_t>(bin);
+}
+
+// How many the first keys choose from a stratum that has enough.
+__device__ inline uint32_t quota_of(const SampleRule& rule, const Plan& plan, uint32_t stratum) {
+  if (stratum == rule.floor_stratum()) return plan.floor;
+  if (plan.all_balanced) return 0xffffffffu;
+  return stratum == rule.unbinned_stratum() ? 0u : plan.per_bin;
+}
+
+// Lets through keys below a threshold that the `quota` smallest of `population` uniform keys stay
+// under, all but surely. Whoever uses it checks; see select_kernel.
+struct Sieve {
+  uint64_t numerator;
+  uint32_t population;
+
+  __device__ bool passes(uint32_t key) const {
+    return static_cast<uint64_t>(key) * population < numerator;
+  }
+};
+
+__device__ inline Sieve open_sieve() { return Sieve{~uint64_t{0}, 0}; }
+
+// `slack` + 8 to 16 standard deviations above the mean.
+__device__ inline Sieve sieve_for(uint32_t quota, uint32_t population, int slack) {
+  if (quota == 0) return Sieve{0, population};
+  if (quota >= population) return open_sieve();
+  const int bits = 32 - __clz(static_cast<int>(quota));  // sqrt(quota) <= 2^ceil(bits / 2)
+  const int64_t bound = int64_t{quota} + (int64_t{8} << ((bits + 1) / 2)) + slack;
+  return Sieve{static_cast<uint64_t>(max(bound, int64_t{0})) << 32, population};
+}
+
+}  // namespace libra_d2
