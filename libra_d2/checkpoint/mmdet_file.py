@@ -59,7 +59,7 @@ def _load(path):
                 "save the file's state_dict alone where it was made"
             ) from None
         raise CheckpointError(
-            f"{path}: expected a PyTorch checkpoint, got a truncated or damaged file ({type(e).__name__}); fetch it again"
+            f"{path}: expected a PyTorch checkpoint, got a truncated or damaged one ({type(e).__name__}); fetch it again"
         ) from None
 
 
