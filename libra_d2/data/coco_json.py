@@ -121,7 +121,7 @@ def load_dicts(name: str, json_file: str, images: str, class_names: Collection[s
     scratch = f"{name} as its json has it"
     if scratch in MetadataCatalog:
         MetadataCatalog.remove(scratch)
-    dicts = load_coco_json(json_file, images, scratch, extra_annotation_keys=["area"])
+    dicts = load_coco_json(json_file, images, scratch, extra_annotation_keys=["area", "id"])
     found = MetadataCatalog.get(scratch)
     class_names = list(class_names)
     unknown = [category for category in found.thing_classes if category not in class_names]
@@ -131,10 +131,11 @@ def load_dicts(name: str, json_file: str, images: str, class_names: Collection[s
             "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
         )
     to_class = [class_names.index(category) for category in found.thing_classes]
+    # What COCO's evaluation needs: the same categories, areas, crowd flags, and no id 0, which it takes for "unmatched"
     complete = found.thing_classes == class_names
     for annotation in (a for record in dicts for a in record["annotations"]):
-        complete &= "area" in annotation and "iscrowd" in annotation
-        annotation.pop("area", None)
+        area, number = annotation.pop("area", None), annotation.pop("id")
+        complete &= area is not None and number != 0 and "iscrowd" in annotation
         annotation["category_id"] = to_class[annotation["category_id"]]
     if complete:
         # The evaluator may read the json itself; otherwise it converts these dicts, which have all it needs.
