@@ -58,8 +58,9 @@ def _load(path):
                 f"{path}: expected tensors and MMEngine's log only, got the global '{refused[1]}', which is not run; "
                 "save the file's state_dict alone where it was made"
             ) from None
+        kind = type(e).__name__
         raise CheckpointError(
-            f"{path}: expected a PyTorch checkpoint, got a truncated or damaged one ({type(e).__name__}); fetch it again"
+            f"{path}: expected a PyTorch checkpoint, got a truncated or damaged one ({kind}); fetch it again"
         ) from None
 
 
