@@ -42,10 +42,9 @@ class Environment:
         self.python = self.path / "bin" / "python"
 
     def create(self) -> None:
-        if self._python_is_usable():
-            return
-        say(f"making {self.path}")
-        run([sys.executable, "-m", "venv", "--clear", self.path])
+        if not self._python_is_usable():
+            say(f"making {self.path}")
+            run([sys.executable, "-m", "venv", "--clear", self.path])
         if self.host_torch:  # --system-site-packages would skip this Python's own packages if it is a venv, too
             (self.site_packages() / "host.pth").write_text(sysconfig.get_path("purelib") + "\n")
 

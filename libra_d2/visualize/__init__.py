@@ -1,0 +1,1 @@
+"""Pictures of what the model does on one's own data. Needs matplotlib; nothing else in libra_d2 imports it."""

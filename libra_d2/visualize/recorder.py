@@ -1,0 +1,125 @@
+"""What a RoI head trains on, recorded while it runs over data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from libra_d2 import ops
+
+
+@dataclass(frozen=True)
+class Record:
+    """The training boxes of some images, on the CPU.
+
+    Attributes:
+        negatives: float32 [R], the IoU of every negative proposal with its best ground truth.
+        random: float32, the IoUs of negatives picked at random.
+        balanced: float32, the IoUs of negatives picked by IoU-balanced sampling.
+        errors: float32 [P, 4], |predicted - wanted| box deltas of the sampled positives, in the units of the loss.
+        bins: the edges of the IoU intervals, ``num_bins + 1`` of them.
+        num_images: how many images it took.
+    """
+
+    negatives: Tensor
+    random: Tensor
+    balanced: Tensor
+    errors: Tensor
+    bins: list[float]
+    num_images: int
+
+
+@torch.no_grad()
+def record_training_boxes(model: nn.Module, batches: Iterable[list[dict]], sampling: dict, seed: int = 0) -> Record:
+    """Runs a Libra R-CNN over batches as in training, without training it.
+
+    Args:
+        model: a GeneralizedRCNN whose RoI head is LibraROIHeads or LibraCascadeROIHeads (the first stage is looked at).
+        batches: lists of Detectron2's training samples, with annotations.
+        sampling: keyword arguments of :func:`libra_d2.ops.bucketed_sample`; both ways of picking differ in ``negative``
+            alone.
+        seed: of all picks.
+
+    Raises:
+        ValueError: the model has no such RoI head, or there is no batch.
+    """
+    heads = getattr(model, "roi_heads", None)
+    if not hasattr(heads, "box_sampler"):
+        raise ValueError(
+            f"expected a model with LibraROIHeads or LibraCascadeROIHeads, got {type(heads or model).__name__}: "
+            "RetinaNet and Detectron2's own heads do not sample boxes in a way that can be looked at"
+        )
+    spy = _Spy(sampling, seed)
+    errors, num_images, was_training = [], 0, model.training
+    sampler, heads.box_sampler = heads.box_sampler, spy
+    try:
+        model.train()
+        with EventStorage():
+            for batch in batches:
+                errors.append(_regression_errors(model, batch))
+                num_images += len(batch)
+    finally:
+        heads.box_sampler = sampler
+        model.train(was_training)
+    if not num_images:
+        raise ValueError("expected at least one batch of annotated images, got none")
+
+    picked = {name: torch.cat(ious) for name, ious in spy.ious.items()}
+    upper = sampling["bin_upper"]
+    if isinstance(upper, str):  # differs between images
+        upper = float(picked["negatives"].max()) if len(picked["negatives"]) else 1.0
+    lower = max(sampling["floor_thr"], 0.0)
+    bins = torch.linspace(lower, upper, sampling["num_bins"] + 1).tolist()
+    return Record(**picked, errors=torch.cat(errors), bins=bins, num_images=num_images)
+
+
+class _Spy:
+    """A box sampler that notes which negatives both ways of picking take, and gives the balanced ones."""
+
+    def __init__(self, sampling: dict, seed: int):
+        self.sampling = sampling
+        self.seed = seed
+        self.ious: dict[str, list[Tensor]] = {"negatives": [], "random": [], "balanced": []}
+
+    def __call__(self, labels, ious, matched_idx, offsets, losses):
+        self.ious["negatives"].append(ious[labels == 0].cpu())
+        for name, negative in (("random", "random"), ("balanced", "iou_balanced")):
+            options = {**self.sampling, "negative": negative}
+            seed = torch.tensor(self.seed, device=labels.device)
+            picked = ops.bucketed_sample(labels, ious, matched_idx, offsets, **options, seed=seed)
+            indices, num_positive, _ = picked
+            rank = torch.arange(indices.shape[1], device=indices.device)
+            is_negative = (rank >= num_positive[:, None]) & (indices >= 0)
+            rows = indices + offsets[:-1].to(indices.device)[:, None]
+            self.ious[name].append(ious[rows[is_negative]].cpu())
+        self.seed += 1
+        return picked
+
+
+def _regression_errors(model: nn.Module, batch: list[dict]) -> Tensor:
+    images = model.preprocess_image(batch)
+    features = model.backbone(images.tensor)
+    targets = [sample["instances"].to(model.device) for sample in batch]
+    proposals, _ = model.proposal_generator(images, features, targets)
+    heads = model.roi_heads
+    proposals = heads.label_and_sample_proposals(proposals, targets)
+    box_head, box_predictor = heads._first_stage()
+    boxes = [p.proposal_boxes for p in proposals]
+    _, deltas = box_predictor(box_head(heads.box_pooler([features[name] for name in heads.box_in_features], boxes)))
+    errors = []
+    for p, deltas_of_image in zip(proposals, deltas.split([len(b) for b in boxes]), strict=True):
+        positive = ((p.gt_classes >= 0) & (p.gt_classes < heads.num_classes)).nonzero()[:, 0]
+        if not len(positive):
+            continue
+        predicted = deltas_of_image[positive].view(len(positive), -1, 4)
+        of_class = p.gt_classes[positive] if predicted.shape[1] > 1 else torch.zeros_like(positive)
+        predicted = predicted[torch.arange(len(positive), device=positive.device), of_class]
+        wanted = box_predictor.box2box_transform.get_deltas(
+            p.proposal_boxes.tensor[positive], p.gt_boxes.tensor[positive]
+        )
+        errors.append((predicted - wanted).abs().float().cpu())
+    return torch.cat(errors) if errors else torch.zeros(0, 4)

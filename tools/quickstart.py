@@ -1,0 +1,69 @@
+"""`make quickstart` after set-up: data, training, pictures. Prints every command, so that it can be run by hand."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+from pinned_wheel import ROOT
+
+CONFIG = "configs/quickstart/libra_faster_rcnn_trees.yaml"
+DATA = ".cache/quickstart"
+OUTPUT = "output/quickstart"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--started", type=float, default=time.time(), help="when the clock started, seconds since 1970")
+    started = parser.parse_args().started
+
+    run("tools/prepare_quickstart.py", "--output", DATA)
+    flags = ["--train-json", f"{DATA}/trees_train.json", "--train-images", f"{DATA}/trees_train"]
+    flags += ["--val-json", f"{DATA}/trees_val.json", "--val-images", f"{DATA}/trees_val"]
+    train = ["train_net.py", "--config-file", CONFIG, *flags, "OUTPUT_DIR", OUTPUT]
+
+    weights = ["MODEL.WEIGHTS", f"{OUTPUT}/model_final.pth"]
+    stamp, digest = ROOT / OUTPUT / "stamp", fingerprint()
+    if stamp.exists() and stamp.read_text() == digest:
+        print(f"{OUTPUT}/model_final.pth is up to date: evaluating it (remove {OUTPUT} to train again)", flush=True)
+        run(*train[:-2], "--eval-only", *train[-2:], *weights)
+    else:
+        shutil.rmtree(ROOT / OUTPUT, ignore_errors=True)
+        run(*train)
+    pictures = ["--config-file", f"{OUTPUT}/config.yaml", "--output"]
+    run("tools/plot_balance.py", *pictures, OUTPUT, "--max-images", "60", *weights)
+    run("tools/plot_detections.py", *pictures, f"{OUTPUT}/detections.png", *weights)
+    stamp.write_text(digest)
+
+    seconds = round(time.time() - started)
+    print(f"\nThe COCO table is above. In {OUTPUT}: model_final.pth, config.yaml, metrics.json,")
+    print("  detections.png  what the model finds on photographs that it never saw")
+    print("  balance.png     which negatives it trained on, and which ones random sampling takes")
+    print("  balanced_l1.png where the gradient of its box loss comes from")
+    print(f"make quickstart took {seconds // 60} min {seconds % 60:02d} s.")
+
+
+def run(*command: str) -> None:
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+    if code:
+        sys.exit(code)
+
+
+def fingerprint() -> str:
+    """A hash of everything that the training depends on."""
+    digest = hashlib.sha256(sys.version.encode())
+    files = [ROOT / "train_net.py", ROOT / "constraints.txt", ROOT / DATA / "stamp"]
+    files += sorted([*(ROOT / "configs").glob("Base-*.yaml"), ROOT / CONFIG, *(ROOT / "libra_d2").rglob("*.py")])
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()
