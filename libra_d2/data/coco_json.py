@@ -83,6 +83,8 @@ def read_class_names(json_file: str) -> list[str]:
     categories = content.get("categories") if isinstance(content, dict) else None
     if not categories:
         raise ValueError(f'{json_file}: expected a COCO json file with "categories", got none')
+    if not all("id" in category and "name" in category for category in categories):
+        raise ValueError(f"{json_file}: expected an id and a name in each of its categories, got a category without")
     names = [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
