@@ -24,9 +24,10 @@ def plot_balance(record: Record) -> Figure:
     histogram.stairs(shares["all negatives"], edges, fill=True, color=GREY, alpha=0.45, label="all negatives")
     histogram.stairs(shares["picked at random"], edges, color=ORANGE, linewidth=2, label="picked at random")
     histogram.stairs(shares["IoU-balanced picks"], edges, color=BLUE, linewidth=2, label="IoU-balanced picks")
-    histogram.set_yscale("log")
-    lowest = min(share[share > 0].min() for share in shares.values() if share.any()) if record.num_images else 0.01
-    histogram.set_ylim(bottom=lowest / 2)
+    drawn = np.concatenate(list(shares.values()))
+    if drawn.any():
+        histogram.set_yscale("log")
+        histogram.set_ylim(bottom=drawn[drawn > 0].min() / 2)
     histogram.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     for edge in record.bins[1:-1]:
         histogram.axvline(edge, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
