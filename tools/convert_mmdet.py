@@ -11,15 +11,14 @@ others differ in what no weight tells: BGR input, the stride of a block, ReLU be
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 
 from libra_d2.checkpoint.mmdet import CheckpointError, batch_counters, to_detectron2, to_mmdet
 from libra_d2.checkpoint.mmdet_file import read_mmdet, read_tensors
+from libra_d2.checkpoint.whole_file import whole_file
 
 
 def convert(source: Path) -> tuple[dict, list[str]]:
@@ -40,19 +39,6 @@ def convert_back(source: Path) -> tuple[dict, list[str]]:
     return {"meta": {}, "state_dict": state_dict}, report
 
 
-def save(content: dict, target: Path) -> None:
-    """Writes all of the file or nothing."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as f:
-        try:
-            torch.save(content, f)
-            f.close()
-            os.chmod(f.name, 0o644)
-            os.replace(f.name, target)
-        except BaseException:
-            os.unlink(f.name)
-            raise
-
-
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN.pth", type=Path)
@@ -61,7 +47,8 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     try:
         content, report = (convert_back if args.reverse else convert)(args.source)
-        save(content, args.target)
+        with whole_file(args.target) as f:
+            torch.save(content, f)
     except (CheckpointError, OSError) as e:
         print(f"convert_mmdet.py: {e}", file=sys.stderr)
         return 1
