@@ -18,6 +18,7 @@ constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory h
 constexpr int kSweepThreads = 256;
 constexpr int kSweepRows = 1024;
 constexpr uint32_t kBlockStrata = 256;
+constexpr int kListSlack = 32;
 
 struct SampleArgs {
   const int8_t* labels;
@@ -38,7 +39,7 @@ struct SampleArgs {
   uint32_t* strata;      // [images, num_strata]
   uint32_t* list_sizes;  // [images, 2]: negatives, positives
   uint32_t* list;        // [images, 2, capacity]
-  int list_slack;        // 32; the tests narrow it to make lists fail
+  int list_slack;        // kListSlack; the tests narrow it to make lists fail
 };
 
 __device__ inline Words4 box_keys(const SampleArgs& a, int64_t image, uint32_t row) {

@@ -51,6 +51,7 @@ struct SampleRule {
 struct Counts {
   uint32_t positives, negatives, floor, max_all, max_negative;
 };
+constexpr int64_t kCountWords = sizeof(Counts) / sizeof(uint32_t);
 
 // Unsigned integers in the order of the floats.
 __device__ inline uint32_t ordered_bits(float v) {

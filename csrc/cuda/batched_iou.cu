@@ -1,0 +1,45 @@
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include "batched_iou.cuh"
+#include "launch.h"
+
+namespace libra_d2 {
+namespace {
+
+using at::Tensor;
+
+constexpr char kOp[] = "batched_iou";
+
+Tensor batched_iou_cuda(const Tensor& boxes, const Tensor& gt_boxes, const Tensor& box_offsets,
+                        const Tensor& gt_offsets, int64_t numel) {
+  check_boxes(kOp, "boxes", boxes, boxes.device());
+  check_boxes(kOp, "gt_boxes", gt_boxes, boxes.device());
+  check_offsets(kOp, "box_offsets", box_offsets, boxes.device());
+  check_offsets(kOp, "gt_offsets", gt_offsets, boxes.device());
+  check_images(kOp, "box_offsets", box_offsets, gt_offsets.size(0) - 1);
+  TORCH_CHECK_VALUE(numel >= 0, kOp, ": expected numel >= 0, got ", numel);
+  const c10::cuda::CUDAGuard guard(boxes.device());
+  const Tensor packed_boxes = aligned_boxes(boxes), packed_gts = aligned_boxes(gt_boxes);
+  const Tensor box_bounds = offsets_on(kOp, "box_offsets", box_offsets, boxes);
+  const Tensor gt_bounds = offsets_on(kOp, "gt_offsets", gt_offsets, gt_boxes);
+  Tensor ious = at::empty({numel}, boxes.options());
+
+  IouArgs a{};
+  a.boxes = box_pointer(packed_boxes);
+  a.gt_boxes = box_pointer(packed_gts);
+  a.gt_offsets = gt_bounds.const_data_ptr<int64_t>();
+  a.num_gt = gt_boxes.size(0);
+  a.batch = Batch{box_bounds.const_data_ptr<int64_t>(), gt_offsets.size(0) - 1, boxes.size(0)};
+  a.ious = ious.mutable_data_ptr<float>();
+  a.total = numel;
+  launch_batched_iou(a, StreamLaunch{});
+  return ious;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(libra_d2, CUDA, m) { m.impl("batched_iou", batched_iou_cuda); }
+
+}  // namespace libra_d2
