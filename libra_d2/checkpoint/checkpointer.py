@@ -110,7 +110,9 @@ def is_whole(path: str) -> bool:
 
 def load_summary(source: str, num_tensors: int, incompatible) -> str:
     """Three lines: how many of the model's tensors were loaded, which are new, which were dropped for their shape."""
-    reshaped = {name: f"{name} {tuple(old)} -> {tuple(new)}" for name, old, new in incompatible.incorrect_shapes}
+    reshaped = {
+        name: f"{name} {tuple(old)} -> {tuple(new)}" for name, old, new in sorted(incompatible.incorrect_shapes)
+    }
     new = [name for name in incompatible.missing_keys if name not in reshaped]
     return "\n".join(
         (

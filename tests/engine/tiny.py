@@ -43,14 +43,19 @@ def write_dataset(folder: Path, num_images: int = 8, seed: int = 0) -> tuple[Pat
 
 
 def write_config(file: Path, **overrides) -> Path:
-    """Writes Detectron2's own Faster R-CNN, as small as it gets; ``MODEL={...}`` and the like are merged into it."""
+    """Writes Detectron2's own Faster R-CNN, a sixteenth as wide; ``MODEL={...}`` and the like are merged into it."""
     content = {
         "SEED": 1,
         "MODEL": {
             "META_ARCHITECTURE": "GeneralizedRCNN",
-            "BACKBONE": {"NAME": "build_torchvision_fpn_backbone", "FREEZE_AT": 0},
-            "LIBRA": {"TORCHVISION": {"NAME": "shufflenet_v2_x0_5"}, "BFP": {"ENABLED": False}},
-            "RESNETS": {"OUT_FEATURES": ["res2", "res3", "res4", "res5"]},
+            "BACKBONE": {"NAME": "build_resnet_fpn_backbone", "FREEZE_AT": 0},
+            "LIBRA": {"BFP": {"ENABLED": False}},
+            "RESNETS": {
+                "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+                "STEM_OUT_CHANNELS": 8,
+                "WIDTH_PER_GROUP": 4,
+                "RES2_OUT_CHANNELS": 16,
+            },
             "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 16},
             "ANCHOR_GENERATOR": {"SIZES": [[8], [16], [32], [64], [128]], "ASPECT_RATIOS": [[0.5, 1.0, 2.0]]},
             "RPN": {
@@ -66,7 +71,7 @@ def write_config(file: Path, **overrides) -> Path:
                 "BATCH_SIZE_PER_IMAGE": 16,
             },
             "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 32, "POOLER_RESOLUTION": 7},
-            "RETINANET": {"IN_FEATURES": ["p3", "p4", "p5"]},
+            "RETINANET": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "NUM_CONVS": 1},
         },
         "INPUT": {"MIN_SIZE_TRAIN": [64, 72], "MIN_SIZE_TEST": 64, "MAX_SIZE_TRAIN": 128, "MAX_SIZE_TEST": 128},
         "SOLVER": {"IMS_PER_BATCH": 2, "BASE_LR": 0.005, "MAX_ITER": 6, "WARMUP_ITERS": 2, "STEPS": [4]},

@@ -1,0 +1,239 @@
+import io
+import logging
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.checkpoint.checkpointer import is_whole
+from libra_d2.config import get_cfg
+from tests.engine.tiny import write_config
+
+LIBRA = {
+    "META_ARCHITECTURE": "LibraRCNN",
+    "PROPOSAL_GENERATOR": {"NAME": "LibraRPN"},
+    "ROI_HEADS": {"NAME": "LibraROIHeads"},
+}
+
+
+def model(tmp_path, libra=True, init="identity", num_classes=3):
+    parts = dict(LIBRA, LIBRA={"BFP": {"ENABLED": True, "INIT": init}}) if libra else {}
+    cfg = get_cfg()
+    cfg.merge_from_file(str(write_config(tmp_path / "tiny.yaml", MODEL=parts)))
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = num_classes
+    return build_model(cfg)
+
+
+@pytest.fixture
+def plain(tmp_path):
+    return model(tmp_path, libra=False)
+
+
+def arrays(plain):
+    return {name: tensor.numpy() for name, tensor in plain.state_dict().items()}
+
+
+def save_zoo(plain, file):
+    file.write_bytes(pickle.dumps({"model": arrays(plain), "__author__": "Detectron2 Model Zoo"}))
+
+
+def save_with_heuristics(plain, file):
+    content = {"model": arrays(plain), "__author__": "someone", "matching_heuristics": True}
+    file.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def save_pth(plain, file):
+    torch.save({"model": plain.state_dict()}, file)
+
+
+SAVE = [(save_pth, "w.pth"), (save_zoo, "w.pkl"), (save_with_heuristics, "heuristics.pkl")]
+
+
+def wrapped(name):
+    return "backbone.bottom_up." + name.removeprefix("backbone.") if name.startswith("backbone.") else name
+
+
+@pytest.mark.parametrize(("save", "name"), SAVE)
+@pytest.mark.parametrize("checkpointer", [LibraCheckpointer, DetectionCheckpointer])
+def test_a_plain_checkpoint_fills_all_but_the_refine_and_the_gate(save, name, checkpointer, plain, tmp_path):
+    save(plain, tmp_path / name)
+    libra = model(tmp_path)
+    checkpointer(libra).load(str(tmp_path / name))
+    state = libra.state_dict()
+    for key, tensor in plain.state_dict().items():
+        assert torch.equal(state.pop(wrapped(key)), tensor), key
+    assert {key.split(".")[1] for key in state} == {"refine", "gate"}
+    assert state["backbone.gate"] == 0
+
+
+def test_backbone_weights_are_matched_by_suffix(plain, tmp_path):
+    """As ImageNet's are: their names lack every prefix."""
+    prefix = "backbone.bottom_up."
+    weights = {k.removeprefix(prefix): v for k, v in arrays(plain).items() if k.startswith(prefix)}
+    content = {"model": weights, "__author__": "someone", "matching_heuristics": True}
+    (tmp_path / "imagenet.pkl").write_bytes(pickle.dumps(content))
+    libra = model(tmp_path)
+    LibraCheckpointer(libra).load(str(tmp_path / "imagenet.pkl"))
+    state = libra.state_dict()
+    assert all(torch.equal(state["backbone.bottom_up.bottom_up." + k], torch.from_numpy(v)) for k, v in weights.items())
+
+
+def test_caffe2_blobs_are_renamed(tmp_path):
+    """Their pickles were written by Python 2 and name blobs as "conv1_w"; momentum is left out."""
+    layer = torch.nn.Sequential()
+    layer.add_module("stem", torch.nn.Sequential())
+    layer.stem.add_module("conv1", torch.nn.Conv2d(3, 4, 3))
+    blobs = {"conv1_w": np.full((4, 3, 3, 3), 2, np.float32), "conv1_b": np.ones(4, np.float32)}
+    blobs["conv1_w_momentum"] = np.zeros((4, 3, 3, 3), np.float32)
+    (tmp_path / "c2.pkl").write_bytes(pickle.dumps({"blobs": blobs}, protocol=2))
+    LibraCheckpointer(layer).load(str(tmp_path / "c2.pkl"))
+    assert (layer.stem.conv1.weight == 2).all()
+    assert (layer.stem.conv1.bias == 1).all()
+
+
+@pytest.mark.parametrize(("save", "name"), SAVE)
+def test_three_lines_say_what_was_loaded(save, name, tmp_path, caplog):
+    save(model(tmp_path, libra=False, num_classes=5), tmp_path / name)
+    libra = model(tmp_path)
+    with caplog.at_level(logging.INFO, "libra_d2"):
+        LibraCheckpointer(libra).load(str(tmp_path / name))
+    (summary,) = [r.getMessage() for r in caplog.records if r.name.startswith("libra_d2")]
+    total = len(libra.state_dict())
+    loaded, new, reshaped = summary.splitlines()
+    assert loaded == f"Loaded {total - 9 - 4} of the model's {total} tensors from {tmp_path / name}"
+    assert new == "  new, not in the file: backbone.gate (1), backbone.refine (8)"
+    head = "roi_heads.box_predictor."
+    assert reshaped == (
+        f"  re-initialised, of another shape in the file: {head}bbox_pred.bias (20,) -> (12,), "
+        f"{head}bbox_pred.weight (20, 32) -> (12, 32), {head}cls_score.bias (6,) -> (4,), "
+        f"{head}cls_score.weight (6, 32) -> (4, 32)"
+    )
+
+
+def test_a_gate_that_the_model_lacks_is_an_error(tmp_path):
+    save_pth(model(tmp_path), tmp_path / "gated.pth")
+    with pytest.raises(RuntimeError, match="backbone.gate.*set MODEL.LIBRA.BFP.INIT to identity"):
+        LibraCheckpointer(model(tmp_path, init="xavier")).load(str(tmp_path / "gated.pth"))
+
+
+def test_a_pyramid_trained_without_a_gate_loads_with_gate_one(tmp_path):
+    save_pth(model(tmp_path, init="xavier"), tmp_path / "ungated.pth")
+    libra = model(tmp_path)
+    checkpointer = LibraCheckpointer(libra)
+    checkpointer.load(str(tmp_path / "ungated.pth"))
+    assert libra.backbone.gate == 1
+    assert checkpointer.not_loaded == []
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code in a checkpoint was run",)
+
+
+def test_code_in_a_pth_is_refused_by_name(tmp_path, capsys):
+    torch.save({"model": {}, "evil": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match=r"evil.pth: expected tensors, .* got print; nothing of it was loaded"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "evil.pth"))
+    assert "was run" not in capsys.readouterr().out
+
+
+def test_code_in_a_pkl_is_refused_by_name(tmp_path, capsys):
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": {}, "__author__": Evil()}))
+    with pytest.raises(ValueError, match=r"'builtins.print'"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "evil.pkl"))
+    assert "was run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 100])
+def test_damaged_weights_are_named(damage, tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"model": torch.nn.Linear(1, 1).state_dict()}, buffer)
+    (tmp_path / "w.pth").write_bytes(damage(buffer.getvalue()))
+    with pytest.raises(OSError, match="w.pth is truncated or damaged"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "w.pth"))
+
+
+def test_a_flipped_byte_is_noticed(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save({"model": {"weight": torch.full((500,), 3.0)}}, file)
+    assert is_whole(str(file))
+    content = bytearray(file.read_bytes())
+    at = content.find(torch.full((4,), 3.0).numpy().tobytes()) + 100
+    content[at] ^= 255
+    file.write_bytes(content)
+    assert not is_whole(str(file))
+
+
+def checkpointer_with(tmp_path, *names):
+    """A checkpointer on a linear layer whose saved weight is the place of the checkpoint in ``names``."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    checkpointer = LibraCheckpointer(layer, str(tmp_path))
+    for i, name in enumerate(names):
+        torch.nn.init.constant_(layer.weight, i)
+        checkpointer.save(name)
+    return checkpointer, layer
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def test_the_checkpoint_before_a_damaged_one_is_taken(tmp_path, caplog):
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000009", "model_0000019", "model_0000029", "model_final")
+    cut(tmp_path / "model_final.pth")
+    cut(tmp_path / "model_0000029.pth")
+    with caplog.at_level(logging.WARNING, "libra_d2"):
+        checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 1
+    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("libra_d2")]
+    assert [w.split("/")[-1].split(";")[0] for w in warnings] == [
+        "model_final.pth is truncated or damaged",
+        "model_0000029.pth is truncated or damaged",
+    ]
+
+
+def test_checkpoints_after_the_newest_one_are_not_taken(tmp_path):
+    """They are leftovers: of a training that was killed while it wrote, or of another one."""
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000099", "model_0000009", "model_0000019")
+    cut(tmp_path / "model_0000019.pth")
+    checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 1
+
+
+def test_a_last_checkpoint_file_without_content_counts_as_damaged(tmp_path):
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000009", "model_0000019")
+    (tmp_path / "last_checkpoint").write_text("")
+    checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 1
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
+    checkpointer, _ = checkpointer_with(tmp_path, "model_0000009")
+    cut(tmp_path / "model_0000009.pth")
+    with pytest.raises(
+        OSError, match=r"every checkpoint in .* is truncated or damaged \(.*model_0000009.pth\); remove"
+    ):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_urls_go_through_the_path_manager(plain, tmp_path):
+    save_zoo(plain, tmp_path / "w.pkl")
+
+    class Handler(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["zoo-of-the-test://"]
+
+        def _get_local_path(self, path, **kwargs):
+            return str(tmp_path / path.removeprefix("zoo-of-the-test://"))
+
+    PathManager.register_handler(Handler(), allow_override=True)
+    libra = model(tmp_path)
+    checkpointer = LibraCheckpointer(libra)
+    checkpointer.load("zoo-of-the-test://w.pkl")
+    assert {name.split(".")[1] for name in checkpointer.not_loaded} == {"refine", "gate"}
