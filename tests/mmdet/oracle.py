@@ -77,12 +77,21 @@ sys.modules["detectron2"] = None  # MMDetection would import it to wrap it
 sys.meta_path.insert(0, Placeholders())
 
 import mmdet  # noqa: E402
+from mmdet.models.losses.balanced_l1_loss import balanced_l1_loss  # noqa: E402
+from mmdet.models.necks import BFP  # noqa: E402
+from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner  # noqa: E402
+from mmdet.models.task_modules.samplers import (  # noqa: E402
+    InstanceBalancedPosSampler,
+    IoUBalancedNegSampler,
+    RandomSampler,
+)
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.utils import register_all_modules  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
+from mmengine.structures import InstanceData  # noqa: E402
 
 register_all_modules(init_default_scope=True)
 HEIGHT, WIDTH = 250, 310  # not multiples of 32: the padding takes part
@@ -203,6 +212,108 @@ def names():
                 shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
                 found[f"libra-{meta}_{depth}_fpn_1x_coco.py {refine}"] = shapes
     return found
+
+
+def candidates(labels, ious):
+    """What their samplers see: `labels` 0 negative, g > 0 matched to ground truth g."""
+    return AssignResult(int(labels.max()), labels, ious, labels=labels)
+
+
+def skewed_ious(number, generator):
+    """IoUs below 0.5, most of them small, as those of real proposals; the first half is 0."""
+    ious = 0.5 * torch.rand(number, generator=generator) ** 3
+    ious[: number // 2] = 0.0
+    return ious
+
+
+def draws_of_negatives():
+    """Draws by one IoUBalancedNegSampler object, call after call, from 2,000 negatives and 5 ground truths (IoU 1)."""
+    ious = torch.cat([skewed_ious(2000, torch.Generator().manual_seed(0)), torch.ones(5)])
+    labels = torch.cat([torch.zeros(2000, dtype=torch.int64), torch.arange(1, 6)])
+    found = {"ious": ious, "labels": labels}
+    for num_bins in (2, 3, 5):
+        torch.manual_seed(num_bins)
+        sampler = IoUBalancedNegSampler(512, 0.25, floor_thr=-1, floor_fraction=0, num_bins=num_bins)
+        draws = [sampler._sample_neg(candidates(labels, ious), 384).unique() for _ in range(30)]
+        found[f"K={num_bins}"] = torch.stack(draws)
+    return found
+
+
+def draws_at_the_upper_edge():
+    """100 draws of 3 from bins whose upper edge is the IoU of item 0; the top bin also has item 1."""
+    ious = torch.cat([torch.tensor([0.45, 0.40]), 0.29 * torch.rand(500, generator=torch.Generator().manual_seed(0))])
+    sampler = IoUBalancedNegSampler(4, 0.25, floor_thr=0, floor_fraction=0, num_bins=3)
+    labels = torch.zeros(502, dtype=torch.int64)
+    return {"ious": ious, "draws": torch.stack([sampler._sample_neg(candidates(labels, ious), 3) for _ in range(100)])}
+
+
+def draws_of_positives():
+    """Draws of 128 positives: of one ground truth with 200 boxes and four with one each, and of ten with 30 each."""
+    found = {}
+    for name, counts in {"dominant": [200, 1, 1, 1, 1], "even": [30] * 10}.items():
+        labels = torch.arange(1, len(counts) + 1).repeat_interleave(torch.tensor(counts))
+        sampler = InstanceBalancedPosSampler(512, 0.25)
+        draws = [sampler._sample_pos(candidates(labels, torch.full((len(labels),), 0.7)), 128) for _ in range(20)]
+        found[name] = {"labels": labels, "draws": [draw.unique() for draw in draws]}
+    return found
+
+
+def loss_curves():
+    """Their balanced L1 loss and its slope at errors x."""
+    found = {}
+    for beta in (1.0, 0.11):
+        x = torch.linspace(1e-9, 2, 401, dtype=torch.float64).requires_grad_()
+        loss = balanced_l1_loss(x, torch.zeros_like(x), beta=beta, reduction="none")
+        (slope,) = torch.autograd.grad(loss.sum(), x)
+        found[str(beta)] = {"x": x.detach(), "loss": loss.detach(), "slope": slope}
+    return found
+
+
+def initial_pyramid():
+    """Standard deviations of the refine's weights after init_weights()."""
+    found = {}
+    for refine in ("non_local", "conv"):
+        torch.manual_seed(0)
+        neck = BFP(256, 5, refine_level=2, refine_type=refine)
+        neck.init_weights()
+        found[refine] = {name: tensor.std() for name, tensor in neck.state_dict().items() if name.endswith("weight")}
+    return found
+
+
+def lonely_ground_truth():
+    """RetinaNet's assigner on a ground truth that overlaps no anchor, beside one that does."""
+    anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]])
+    gt_boxes = torch.tensor([[0.0, 0, 10, 9], [100, 100, 110, 110]])
+    assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+    gts = InstanceData(bboxes=gt_boxes, labels=torch.tensor([0, 1]))
+    return {"anchors": anchors, "gt": gt_boxes, "gt_inds": assigner.assign(InstanceData(priors=anchors), gts).gt_inds}
+
+
+def divisor_of_the_rpn():
+    """By what their RPN divides its losses: one image with 10 anchors on an object, one without any object."""
+    sampler = RandomSampler(256, 0.5, neg_pos_ub=5, add_gt_as_proposals=False)
+    found = {}
+    for name, num_positive in {"objects": 10, "no object": 0}.items():
+        labels = torch.cat([torch.ones(num_positive), torch.zeros(4000)]).long()
+        gts = InstanceData(bboxes=torch.rand(min(num_positive, 1), 4), labels=torch.zeros(min(num_positive, 1)).long())
+        priors = InstanceData(priors=torch.rand(len(labels), 4))
+        result = sampler.sample(candidates(labels, labels.float()), priors, gts)
+        found[name] = {"drawn": len(result.pos_inds) + len(result.neg_inds), "divisor": result.avg_factor}
+    return found
+
+
+def training():
+    """What MMDetection does in training where libra_d2 does something else."""
+    functions = (
+        draws_of_negatives,
+        draws_at_the_upper_edge,
+        draws_of_positives,
+        loss_curves,
+        initial_pyramid,
+        lonely_ground_truth,
+        divisor_of_the_rpn,
+    )
+    return {function.__name__: function() for function in functions}
 
 
 class OneLayer(BaseModel):
