@@ -2,8 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
-# pytest-xdist starts two workers; more threads than cores make torch many times slower
-TEST_FLAGS ?= -n 2
+# two workers; a file stays on one of them, so that what its tests share is made once
+TEST_FLAGS ?= -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test lint format gpu-check clean distclean

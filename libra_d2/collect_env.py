@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 
 import torch
@@ -22,6 +26,7 @@ def collect() -> dict[str, str]:
         "backends": backends(),
         "platform": platform.platform(),
         "python": f"{platform.python_version()} ({sys.executable})",
+        "compilers": ", ".join(_version_of(name) for name in (os.environ.get("CXX", "g++"), "nvcc")),
         "torch": f"{torch.__version__} (built for CUDA {torch.version.cuda or '-'})",
         "GPUs": ", ".join(devices) or "none visible",
         "CPU threads": str(torch.get_num_threads()),
@@ -36,12 +41,11 @@ def collect() -> dict[str, str]:
 
 
 def backends() -> str:
-    """Returns one line: which implementations of the operators are there and which one is used."""
+    """Returns one line: which implementation of the operators is used and why, and whether it has CUDA kernels."""
     from libra_d2 import ops
+    from libra_d2.ops import _core
 
-    if ops.backend() == "torch":
-        return "pure torch (the compiled core was not built or is switched off)"
-    return "compiled core, " + ("CPU and CUDA" if ops.has_cuda() else "CPU only")
+    return f"{_core.status()}, CUDA kernels: {'yes' if ops.has_cuda() else 'no'}"
 
 
 def _module(name: str) -> str:
@@ -57,6 +61,14 @@ def _distribution(name: str) -> str:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _version_of(compiler: str) -> str:
+    if not shutil.which(compiler):
+        return f"no {compiler}"
+    output = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"\d+\.\d+(\.\d+)?", output)
+    return f"{compiler} {found[0] if found else '(unknown version)'}"
 
 
 def main() -> None:
