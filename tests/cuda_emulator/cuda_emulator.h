@@ -39,12 +39,6 @@ using std::min;
 
 namespace emulator {
 
-// The built-in variables are read by the kernel, yet are no memory of the emulated program.
-#if defined(__SANITIZE_THREAD__)
-#define EMULATOR_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
-#else
-#define EMULATOR_UNWATCHED
-#endif
 EMULATOR_UNWATCHED inline Index3 thread_index() { return {Device::instance().thread(), 0, 0}; }
 EMULATOR_UNWATCHED inline Index3 block_index() { return {Device::instance().block(), 0, 0}; }
 EMULATOR_UNWATCHED inline Index3 block_dim() { return {Device::instance().block_size(), 1, 1}; }

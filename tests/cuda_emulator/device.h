@@ -38,7 +38,7 @@ struct Options {
 
 class Device {
  public:
-  static Device& instance() {
+  EMULATOR_UNWATCHED static Device& instance() {
     static Device device;
     return device;
   }
@@ -64,11 +64,11 @@ class Device {
   }
 
   // Built-in variables.
-  unsigned thread() const { return current_->index; }
-  unsigned lane() const { return current_->index % 32; }
-  unsigned block() const { return block_; }
-  unsigned block_size() const { return block_size_; }
-  unsigned grid_size() const { return grid_; }
+  EMULATOR_UNWATCHED unsigned thread() const { return current_->index; }
+  EMULATOR_UNWATCHED unsigned lane() const { return current_->index % 32; }
+  EMULATOR_UNWATCHED unsigned block() const { return block_; }
+  EMULATOR_UNWATCHED unsigned block_size() const { return block_size_; }
+  EMULATOR_UNWATCHED unsigned grid_size() const { return grid_; }
 
   void barrier(int line) {
     Unwatched unwatched;

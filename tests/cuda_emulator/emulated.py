@@ -44,7 +44,12 @@ class EmulatedOps:
         small: sample with room for 64 boxes in shared memory instead of 4096.
         swept: sample with the grid-wide kernels that go before the selection in large images.
         list_slack: how much longer than expected their lists are; a very negative value makes them too short.
+
+    Attributes:
+        spilled: whether the last call of bucketed_sample had to sort in global memory.
     """
+
+    spilled: bool | None = None
 
     def __init__(self, order="forward", *, seed=1, arch=800, small=False, swept=False, list_slack=32, threads=None):
         self._library = _load(arch)
@@ -106,26 +111,28 @@ class EmulatedOps:
         num_positive, num_negative = torch.full((images,), -9), torch.full((images,), -9)
         inputs = [tensor.contiguous() for tensor in (labels, ious, matched_idx, offsets)]
         self._library.emulated_options(*self._options)
-        self._library.emulated_sample(
-            *map(_pointer, inputs),
-            *map(ctypes.c_int64, (images, labels.shape[0], seed.item(), num_samples)),
-            ctypes.c_double(positive_fraction),
-            positive == "instance_balanced",
-            negative == "iou_balanced",
-            ctypes.c_int64(num_bins),
-            _UPPER_KINDS.index(bin_upper),
-            *map(ctypes.c_double, (bin_upper_value, floor_thr, floor_fraction, neg_pos_ub)),
-            self._small,
-            self._swept,
-            self._list_slack,
-            self._threads,
-            *map(_pointer, (indices, num_positive, num_negative)),
+        self.spilled = bool(
+            self._library.emulated_sample(
+                *map(_pointer, inputs),
+                *map(ctypes.c_int64, (images, labels.shape[0], seed.item(), num_samples)),
+                ctypes.c_double(positive_fraction),
+                positive == "instance_balanced",
+                negative == "iou_balanced",
+                ctypes.c_int64(num_bins),
+                _UPPER_KINDS.index(bin_upper),
+                *map(ctypes.c_double, (bin_upper_value, floor_thr, floor_fraction, neg_pos_ub)),
+                self._small,
+                self._swept,
+                self._list_slack,
+                self._threads,
+                *map(_pointer, (indices, num_positive, num_negative)),
+            )
         )
         return indices, num_positive, num_negative
 
 
 @contextlib.contextmanager
-def emulated(*args, **kwargs) -> Iterator[None]:
+def emulated(*args, **kwargs) -> Iterator[EmulatedOps]:
     """Inside, the public functions of ``libra_d2.ops`` run the emulated kernels; arguments as in EmulatedOps."""
-    with mock.patch.object(_library, "ops", EmulatedOps(*args, **kwargs)):
-        yield
+    with mock.patch.object(_library, "ops", EmulatedOps(*args, **kwargs)) as kernels:
+        yield kernels

@@ -17,12 +17,15 @@ T* data_or_null(std::vector<T>& v) {
 
 const float4* boxes_of(const float* p) { return reinterpret_cast<const float4*>(p); }
 
+constexpr uint32_t kUntouched = 0xCDCDCDCDu;
+
+// Whether the kernel had to take boxes to global memory.
 template <int kCapacity>
-void sample(SampleArgs a, int threads, bool swept) {
+bool sample(SampleArgs a, int threads, bool swept) {
   const SampleRoom room = room_for_sample<kCapacity>(a.rule, a.batch.images, a.batch.rows, swept);
   std::vector<uint64_t> spill_key(room.spill);
-  std::vector<uint32_t> spill_row(room.spill), strata(room.strata), list_sizes(room.list_sizes);
-  std::vector<uint32_t> list(room.list, 0xCDCDCDCDu);
+  std::vector<uint32_t> spill_row(room.spill, kUntouched), list(room.list, kUntouched);
+  std::vector<uint32_t> strata(room.strata), list_sizes(room.list_sizes);
   std::vector<Counts> counts(room.counts);
   a.spill_key = data_or_null(spill_key);
   a.spill_row = data_or_null(spill_row);
@@ -31,6 +34,8 @@ void sample(SampleArgs a, int threads, bool swept) {
   a.list_sizes = data_or_null(list_sizes);
   a.list = data_or_null(list);
   launch_sample<kCapacity>(a, threads, emulator::launch);
+  return std::any_of(spill_row.begin(), spill_row.end(),
+                     [](uint32_t r) { return r != kUntouched; });
 }
 
 }  // namespace
@@ -70,13 +75,13 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
                      emulator::launch);
 }
 
-void emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
-                     const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
-                     int64_t num_samples, double positive_fraction, int instance_balanced,
-                     int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
-                     double floor_thr, double floor_fraction, double neg_pos_ub, int small,
-                     int swept, int list_slack, int threads, int64_t* indices,
-                     int64_t* num_positive, int64_t* num_negative) {
+int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
+                    const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
+                    int64_t num_samples, double positive_fraction, int instance_balanced,
+                    int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
+                    double floor_thr, double floor_fraction, double neg_pos_ub, int small,
+                    int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
+                    int64_t* num_negative) {
   SampleArgs a{};
   a.labels = labels;
   a.ious = ious;
@@ -90,9 +95,6 @@ void emulated_sample(const int8_t* labels, const float* ious, const int64_t* mat
   a.num_positive = num_positive;
   a.num_negative = num_negative;
   a.list_slack = list_slack;
-  if (small) {
-    sample<kSmallCapacity>(a, threads, swept != 0);
-  } else {
-    sample<kSelectCapacity>(a, threads, swept != 0);
-  }
+  return small ? sample<kSmallCapacity>(a, threads, swept != 0)
+               : sample<kSelectCapacity>(a, threads, swept != 0);
 }

@@ -22,12 +22,13 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
                   float* ious, int64_t total);
 
 // upper_kind: 0 fixed, 1 max_all, 2 max_neg. `small` takes kSmallCapacity, `swept` the list made by
-// the grid-wide kernels, with `list_slack` (32 in production) to spare.
-void emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
-                     const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
-                     int64_t num_samples, double positive_fraction, int instance_balanced,
-                     int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
-                     double floor_thr, double floor_fraction, double neg_pos_ub, int small,
-                     int swept, int list_slack, int threads, int64_t* indices,
-                     int64_t* num_positive, int64_t* num_negative);
+// the grid-wide kernels, with `list_slack` (32 in production) to spare. Returns
+// whether boxes went through global memory instead of shared memory.
+int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
+                    const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
+                    int64_t num_samples, double positive_fraction, int instance_balanced,
+                    int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
+                    double floor_thr, double floor_fraction, double neg_pos_ub, int small,
+                    int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
+                    int64_t* num_negative);
 }

@@ -35,10 +35,12 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 namespace emulator {
 
 #if defined(__SANITIZE_THREAD__)
+// For functions of the scheduler that kernels call: they touch no memory of the emulated program.
+#define EMULATOR_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
 // What happens before `release` on an object happens before what follows `acquire` on it.
 inline void acquire(void* object) { __tsan_acquire(object); }
 inline void release(void* object) { __tsan_release(object); }
-// The scheduler's own bookkeeping is no access of the emulated program.
+// The same for a scope, in which accesses are seen but never reported.
 struct Unwatched {
   Unwatched() {
     AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
@@ -50,6 +52,7 @@ struct Unwatched {
   }
 };
 #else
+#define EMULATOR_UNWATCHED
 inline void acquire(void*) {}
 inline void release(void*) {}
 struct Unwatched {

@@ -1,0 +1,205 @@
+"""The CUDA kernels, run by the emulator, give the twin's and the CPU core's results bit for bit."""
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libra_d2 import ops
+from tests.ops.backends import BACKENDS, using
+from tests.ops.ragged_batches import box_batches, pack, strided
+
+from .emulated import ORDERS, emulated
+
+SCHEMES = [([0.5], [0, 1]), ([0.3, 0.7], [0, -1, 1]), ([0.25, 0.25, 0.6], [-1, 1, 0, 1])]
+orders = st.sampled_from(ORDERS)
+
+
+def assert_bits_equal(actual, expected):
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        if one.dtype == torch.float32:
+            one, other = one.view(torch.int32), other.view(torch.int32)
+        assert torch.equal(one, other)
+
+
+def boxes_on_lattice(generator, count, *, extent=400, most=90):
+    """Whole coordinates and few sizes, so that IoUs tie."""
+    corner = torch.randint(0, extent, (count, 2), generator=generator)
+    size = torch.randint(-1, most // 6, (count, 2), generator=generator) * 6
+    return torch.cat([corner, corner + size], dim=1).float()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@settings(deadline=None, max_examples=80)
+@given(
+    batch=box_batches(), scheme=st.sampled_from(SCHEMES), low_quality=st.booleans(), shared=st.booleans(), order=orders
+)
+def test_match_and_iou_of_odd_batches(backend, batch, scheme, low_quality, shared, order):
+    boxes, box_offsets = pack([boxes for boxes, _ in batch], torch.empty(0, 4))
+    gts, gt_offsets = pack([gts for _, gts in batch], torch.empty(0, 4))
+    args = (boxes, gts, None if shared else box_offsets, gt_offsets, *scheme, low_quality)
+    iou_args = (boxes, gts, box_offsets, gt_offsets)
+    with using(backend):
+        expected, expected_ious = ops.match_boxes(*args), ops.batched_iou(*iou_args)
+    with emulated(order):
+        assert_bits_equal(ops.match_boxes(*args), expected)
+        assert_bits_equal(ops.batched_iou(*iou_args), expected_ious)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("arch", [750, 800])
+@pytest.mark.parametrize("shared", [False, True])
+def test_match_and_iou_across_many_blocks_and_tiles(backend, order, arch, shared):
+    generator = torch.Generator().manual_seed(1)
+    sizes, gt_sizes = [700, 0, 256, 1, 0, 515], [65, 5, 130, 0, 0, 300]
+    boxes, gts = boxes_on_lattice(generator, sum(sizes)), boxes_on_lattice(generator, sum(gt_sizes))
+    boxes[::97, 2], gts[::53, 1] = float("nan"), float("inf")
+    box_offsets, gt_offsets = (torch.tensor([0, *s]).cumsum(0) for s in (sizes, gt_sizes))
+    args = (boxes, gts, None if shared else box_offsets, gt_offsets, [0.3, 0.7], [0, -1, 1], True)
+    iou_args = (strided(boxes), strided(gts), box_offsets, gt_offsets)
+    with using(backend):
+        expected, expected_ious = ops.match_boxes(*args), ops.batched_iou(*iou_args)
+    assert (expected[2] == 1).sum() > (expected[1] >= 0.7).sum() > 0  # both ways to a positive label are taken
+    with emulated(order, seed=5, arch=arch):
+        assert_bits_equal(ops.match_boxes(*args), expected)
+        if not shared:
+            assert_bits_equal(ops.batched_iou(*iou_args), expected_ious)
+
+
+def rpn_anchors():
+    """The anchors of a 1344 x 800 image: three shapes on each cell of five levels."""
+    levels = []
+    for stride in (4, 8, 16, 32, 64):
+        y, x = torch.meshgrid(torch.arange(0, 800, stride), torch.arange(0, 1344, stride), indexing="ij")
+        centre = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4).float()
+        height = 8 * stride * torch.tensor([0.5, 1, 2]).sqrt()
+        half = torch.stack([-((8 * stride) ** 2) / height, -height, (8 * stride) ** 2 / height, height], dim=1) / 2
+        levels.append((centre + half).reshape(-1, 4))
+    return torch.cat(levels)
+
+
+@pytest.fixture(scope="module")
+def rpn_batch():
+    """Anchors, ground truths of two images and the labels that they make."""
+    generator = torch.Generator().manual_seed(2)
+    corner = torch.rand(27, 2, generator=generator) * torch.tensor([1100.0, 600.0])
+    gts = torch.cat([corner, corner + 8 + torch.rand(27, 2, generator=generator) * 200], dim=1).round()
+    anchors, gt_offsets = rpn_anchors(), torch.tensor([0, 7, 27])
+    return anchors, gts, gt_offsets, ops.match_boxes(anchors, gts, None, gt_offsets, [0.3, 0.7], [0, -1, 1], True)
+
+
+@pytest.mark.parametrize("order", ["forward", "random"])
+def test_match_of_rpn_anchors(rpn_batch, order):
+    anchors, gts, gt_offsets, expected = rpn_batch
+    assert len(anchors) > 260_000
+    with emulated(order):
+        actual = ops.match_boxes(anchors, gts, None, gt_offsets, [0.3, 0.7], [0, -1, 1], True)
+    assert_bits_equal(actual, expected)
+
+
+@pytest.mark.parametrize("negative", ["random", "iou_balanced"])
+@pytest.mark.parametrize(
+    "run", [{"swept": True}, {"swept": True, "list_slack": -300}], ids=["listed", "list_too_short"]
+)
+def test_sample_of_rpn_anchors(rpn_batch, negative, run):
+    anchors, _, _, (index, iou, label) = rpn_batch
+    offsets = torch.arange(3) * len(anchors)
+    args = (label.view(-1), iou.view(-1), index.view(-1), offsets, 256, 0.25)
+    options = {"positive": "random", "negative": negative, "floor_thr": 0.0, "neg_pos_ub": 5.0, "seed": torch.tensor(3)}
+    expected = ops.bucketed_sample(*args, **options)
+    assert (expected[1] > 0).all()
+    with emulated(**run) as kernels:
+        assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
+    assert kernels.spilled == ("list_slack" in run)  # else the list would be right, but never of use
+
+
+def random_case(seed):
+    """A ragged batch and options, both drawn so that every branch of docs/sampling.md is taken now and then."""
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    most = draw.choice([3, 40, 300, 1000])
+    offsets = torch.tensor([0, *(draw.randint(0, most) for _ in range(draw.randint(1, 4)))]).cumsum(0)
+    rows = int(offsets[-1])
+    sign = torch.rand(rows, generator=generator)
+    positives = draw.choice([0, 0.1, 0.5, 1])
+    labels = torch.where(sign < positives, 1, torch.where(sign > 0.9, -1, 0)).char()
+    ious = torch.rand(rows, generator=generator) * 0.6
+    ious = torch.where(torch.rand(rows, generator=generator) < 0.3, 0.0, ious)
+    if draw.random() < 0.4:
+        ious = (ious * 20).round() / 20  # on the edges of the bins
+    ious[torch.rand(rows, generator=generator) < 0.02] = float("nan")
+    matched_idx = torch.randint(0, draw.choice([1, 5, 60]), (rows,), generator=generator)
+    options = {
+        "num_samples": draw.choice([1, 8, 32, 64, 200]),
+        "positive_fraction": draw.choice([0.0, 0.25, 0.3, 0.5, 1.0]),
+        "positive": draw.choice(["instance_balanced", "random"]),
+        "negative": draw.choice(["iou_balanced", "iou_balanced", "random"]),
+        "num_bins": draw.choice([1, 3, 5, 40, 300]),
+        "bin_upper": draw.choice([0.5, 0.3, "max_all", "max_neg"]),
+        "floor_thr": draw.choice([-1.0, 0.0, 0.1, 0.2]),
+        "floor_fraction": draw.choice([0.0, 0.1, 0.3, 1.0]),
+        "neg_pos_ub": draw.choice([-1.0, 0.0, 0.7, 3.0, 1e300]),
+        "seed": torch.tensor(draw.randrange(-(2**63), 2**63)),
+    }
+    return (labels, ious, matched_idx, offsets), options
+
+
+RUNS = {
+    "as_launched": {},
+    "spilling": {"small": True, "order": "random"},
+    "listed": {"small": True, "swept": True, "order": "reverse", "list_slack": 0},
+    "list_too_short": {"small": True, "swept": True, "order": "random", "list_slack": -60},
+    "sm_75": {"swept": True, "arch": 750, "order": "random"},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_sample_of_random_batches(backend, run):
+    for seed in range(60):
+        args, options = random_case(seed)
+        with using(backend):
+            expected = ops.bucketed_sample(*args, **options)
+        with emulated(seed=seed + 1, **run):
+            assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("threads", [32, 1024])
+def test_sample_does_not_depend_on_the_size_of_blocks(backend, threads):
+    args, options = random_case(9)
+    with using(backend):
+        expected = ops.bucketed_sample(*args, **options)
+    with emulated(threads=threads):
+        assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
+
+
+@pytest.mark.parametrize("run", [{}, {"swept": True}], ids=["alone", "listed"])
+def test_sample_more_than_shared_memory_holds(run):
+    # 6000 of 9000 positives among 2500 ground truths, and 6000 of 12,000 negatives: all through global memory.
+    generator = torch.Generator().manual_seed(4)
+    labels = (torch.rand(21_000, generator=generator) < 9 / 21).char()
+    ious, matched_idx = torch.rand(21_000, generator=generator), torch.randint(0, 2500, (21_000,), generator=generator)
+    args = (labels, ious, matched_idx, torch.tensor([0, 0, 21_000]), 12_000, 0.5)
+    expected = ops.bucketed_sample(*args, seed=torch.tensor(8))
+    assert expected[1].tolist() == expected[2].tolist() == [0, 6000]
+    with emulated(**run) as kernels:
+        assert_bits_equal(ops.bucketed_sample(*args, seed=torch.tensor(8)), expected)
+    assert kernels.spilled
+
+
+def test_sample_of_many_images():
+    generator = torch.Generator().manual_seed(6)
+    sizes = torch.randint(0, 12, (700,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
+    rows = int(offsets[-1])
+    labels = torch.randint(-1, 2, (rows,), generator=generator).char()
+    args = (labels, torch.rand(rows, generator=generator), torch.zeros(rows, dtype=torch.int64), offsets, 6, 0.5)
+    expected = ops.bucketed_sample(*args, seed=torch.tensor(-1))
+    for swept in (False, True):
+        with emulated(small=True, swept=swept, threads=32):
+            assert_bits_equal(ops.bucketed_sample(*args, seed=torch.tensor(-1)), expected)
