@@ -1,0 +1,64 @@
+// batched_iou on the CPU: the boxes of all images in parallel, a row of the matrix each.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../checks.h"
+#include "packed_ground_truths.h"
+
+namespace libra_d2 {
+namespace {
+
+constexpr const char* kOp = "batched_iou";
+
+at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
+                           const at::Tensor& box_offsets, const at::Tensor& gt_offsets,
+                           int64_t numel) {
+  check_boxes(kOp, "boxes", boxes, at::kCPU);
+  check_boxes(kOp, "gt_boxes", gt_boxes, at::kCPU);
+  check_offsets(kOp, "gt_offsets", gt_offsets, at::kCPU);
+  check_offsets(kOp, "box_offsets", box_offsets, at::kCPU);
+  const int64_t images = gt_offsets.size(0) - 1;
+  check_images(kOp, "box_offsets", box_offsets, images);
+  const at::Tensor box_bounds = box_offsets.contiguous(), gt_bounds = gt_offsets.contiguous();
+  check_offset_values(kOp, "box_offsets", box_bounds, boxes.size(0));
+  check_offset_values(kOp, "gt_offsets", gt_bounds, gt_boxes.size(0));
+  const int64_t* box_begin = box_bounds.const_data_ptr<int64_t>();
+  const int64_t* gt_begin = gt_bounds.const_data_ptr<int64_t>();
+
+  std::vector<int64_t> matrix_begin(images + 1, 0);
+  for (int64_t n = 0; n < images; ++n) {
+    matrix_begin[n + 1] = matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) *
+                                                (gt_begin[n + 1] - gt_begin[n]);
+  }
+  TORCH_CHECK_VALUE(numel == matrix_begin[images], kOp, ": expected numel ", matrix_begin[images],
+                    ", the size of all matrices, got ", numel);
+  at::Tensor packed = at::empty({numel}, boxes.options());
+  if (numel == 0) return packed;
+
+  const at::Tensor packed_boxes = boxes.contiguous(), packed_gts = gt_boxes.contiguous();
+  const PackedGroundTruths gts(packed_gts.const_data_ptr<float>(), gt_boxes.size(0));
+  const float* box_values = packed_boxes.const_data_ptr<float>();
+  float* out = packed.mutable_data_ptr<float>();
+  const VectorKernels& kernels = best_vector_kernels();
+  const int64_t grain = 1 + (int64_t{1} << 16) * boxes.size(0) / numel;
+  at::parallel_for(0, boxes.size(0), grain, [&](int64_t begin, int64_t end) {
+    int64_t n = std::upper_bound(box_begin, box_begin + images + 1, begin) - box_begin - 1;
+    for (int64_t row = begin; row < end; ++row) {
+      while (row >= box_begin[n + 1]) ++n;
+      const GroundTruths own = gts.rows(gt_begin[n], gt_begin[n + 1]);
+      kernels.iou_row(sanitized(load_box(box_values + 4 * row)), own,
+                        out + matrix_begin[n] + (row - box_begin[n]) * own.count);
+    }
+  });
+  return packed;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("batched_iou", &batched_iou_cpu); }
+
+}  // namespace libra_d2

@@ -1,0 +1,212 @@
+// match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may overlap
+// it. Low-quality matches take a second pass over the few pairs that can tie with a best IoU.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <vector>
+
+#include "../checks.h"
+#include "packed_ground_truths.h"
+
+namespace libra_d2 {
+namespace {
+
+constexpr const char* kOp = "match_boxes";
+
+// Rows of `boxes` that images [first_image, last_image) match; several images where boxes are shared.
+struct Segment {
+  int64_t begin, end, first_image, last_image, first_tile;
+};
+
+struct Matching {
+  const float* boxes;
+  int64_t num_boxes;
+  bool shared;
+  const PackedGroundTruths& gts;
+  const int64_t* gt_offsets;
+  LabelRule rule;
+  int64_t* index;
+  float* iou;
+  int8_t* label;
+  const VectorKernels& kernels = best_vector_kernels();
+  std::vector<Segment> segments;
+  int64_t num_tiles = 0;
+  int64_t num_pairs = 0;
+
+  void add_segment(int64_t begin, int64_t end, int64_t first_image, int64_t last_image) {
+    segments.push_back({begin, end, first_image, last_image, num_tiles});
+    num_tiles += (end - begin + kTile - 1) / kTile;
+    num_pairs += (end - begin) * (gt_offsets[last_image] - gt_offsets[first_image]);
+  }
+
+  GroundTruths gts_of(int64_t image) const {
+    return gts.rows(gt_offsets[image], gt_offsets[image + 1]);
+  }
+
+  int64_t output_row(int64_t image, int64_t row) const {
+    return shared ? image * num_boxes + row : row;
+  }
+
+  // f(segment, first row, number of rows) for each tile of [begin, end).
+  template <class F>
+  void for_tiles(int64_t begin, int64_t end, const F& f) const {
+    auto segment = std::upper_bound(segments.begin(), segments.end(), begin,
+                                    [](int64_t t, const Segment& s) { return t < s.first_tile; });
+    --segment;
+    for (int64_t t = begin; t < end; ++t) {
+      while (segment + 1 != segments.end() && (segment + 1)->first_tile <= t) ++segment;
+      const int64_t row = segment->begin + (t - segment->first_tile) * kTile;
+      f(*segment, row, std::min(kTile, segment->end - row));
+    }
+  }
+
+  // Tiles a thread takes at least: some 50 microseconds of work.
+  int64_t grain() const {
+    constexpr int64_t kPairsPerTask = 1 << 17;
+    return 1 + kPairsPerTask * num_tiles / (num_pairs + 8 * kTile * num_tiles + 1);
+  }
+};
+
+// Running maxima over the boxes that one thread sees: a vector for each ground truth.
+class ColumnMaxima {
+ public:
+  ColumnMaxima(int64_t begin, int64_t end)
+      : begin_(begin), end_(end), values_(new Vector[end - begin]()) {}
+
+  float* of(int64_t gt) { return values_[gt - begin_].lane; }
+
+  void merge_into(std::vector<float>& best) const {
+    for (int64_t g = begin_; g < end_; ++g) {
+      for (float value : values_[g - begin_].lane) best[g] = max_of(value, best[g]);
+    }
+  }
+
+ private:
+  struct alignas(64) Vector {
+    float lane[kLanes];
+  };
+  int64_t begin_, end_;
+  std::unique_ptr<Vector[]> values_;
+};
+
+// Fills index, iou and label; returns the best IoU of each ground truth if asked for.
+std::vector<float> match(const Matching& m, bool want_best, int64_t num_gts) {
+  std::vector<float> best(want_best ? num_gts : 0, 0.f);
+  std::mutex mutex;
+  at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
+    int64_t first_image = 0, last_image = 0;
+    m.for_tiles(begin, begin + 1,
+                [&](const Segment& s, int64_t, int64_t) { first_image = s.first_image; });
+    m.for_tiles(end - 1, end,
+                [&](const Segment& s, int64_t, int64_t) { last_image = s.last_image; });
+    const int64_t first_gt = m.gt_offsets[first_image], last_gt = m.gt_offsets[last_image];
+    ColumnMaxima maxima(first_gt, want_best ? last_gt : first_gt);
+    std::vector<int32_t> selected(last_gt - first_gt + 1);
+    BoxTile tile;
+    TileMatch result;
+    m.for_tiles(begin, end, [&](const Segment& segment, int64_t row, int64_t rows) {
+      m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
+      for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
+        const GroundTruths gts = m.gts_of(n);
+        const int64_t count = m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
+        m.kernels.match_tile(tile, gts, selected.data(), count, &result,
+                          want_best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
+        const int64_t out = m.output_row(n, row);
+        m.kernels.store_match(result, rows, m.rule, m.index + out, m.iou + out, m.label + out);
+      }
+    });
+    if (want_best) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      maxima.merge_into(best);
+    }
+  });
+  return best;
+}
+
+// A pair can tie with the ground truth's best IoU only if the box's own best IoU reaches it.
+void add_low_quality(const Matching& m, const std::vector<float>& best) {
+  at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
+    std::vector<int32_t> selected;
+    BoxTile tile;
+    m.for_tiles(begin, end, [&](const Segment& segment, int64_t row, int64_t rows) {
+      m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
+      for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
+        const GroundTruths gts = m.gts_of(n);
+        const float* own_best = best.data() + m.gt_offsets[n];
+        const int64_t out = m.output_row(n, row);
+        const float reach = *std::max_element(m.iou + out, m.iou + out + rows);
+        if (reach == 0.f) continue;
+        selected.resize(gts.count + 1);
+        const int64_t count = m.kernels.select_ground_truths(tile, gts, own_best, reach, selected.data());
+        m.kernels.label_ties(tile, gts, selected.data(), count, own_best, m.label + out);
+      }
+    });
+  });
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
+    const at::Tensor& boxes, const at::Tensor& gt_boxes,
+    const std::optional<at::Tensor>& box_offsets, const at::Tensor& gt_offsets,
+    at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality) {
+  check_boxes(kOp, "boxes", boxes, at::kCPU);
+  check_boxes(kOp, "gt_boxes", gt_boxes, at::kCPU);
+  check_offsets(kOp, "gt_offsets", gt_offsets, at::kCPU);
+  const int64_t images = gt_offsets.size(0) - 1;
+  const at::Tensor gt_bounds = gt_offsets.contiguous();
+  check_offset_values(kOp, "gt_offsets", gt_bounds, gt_boxes.size(0));
+  at::Tensor box_bounds;
+  if (box_offsets) {
+    check_offsets(kOp, "box_offsets", *box_offsets, at::kCPU);
+    check_images(kOp, "box_offsets", *box_offsets, images);
+    box_bounds = box_offsets->contiguous();
+    check_offset_values(kOp, "box_offsets", box_bounds, boxes.size(0));
+  }
+  TORCH_CHECK_VALUE(labels.size() == thresholds.size() + 1, kOp, ": expected ",
+                    thresholds.size() + 1, " labels, one more than thresholds, got ", labels);
+  TORCH_CHECK_VALUE(gt_boxes.size(0) < (int64_t{1} << 31), kOp,
+                    ": expected fewer than 2^31 ground truths, got ", gt_boxes.size(0));
+
+  const int64_t rows = boxes.size(0);
+  const std::vector<int64_t> shape =
+      box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
+  at::Tensor index = at::empty(shape, boxes.options().dtype(at::kLong));
+  at::Tensor iou = at::empty(shape, boxes.options());
+  at::Tensor label = at::empty(shape, boxes.options().dtype(at::kChar));
+  if (index.numel() == 0) return {index, iou, label};
+
+  const at::Tensor packed_boxes = boxes.contiguous(), packed_gts = gt_boxes.contiguous();
+  const PackedGroundTruths gts(packed_gts.const_data_ptr<float>(), gt_boxes.size(0));
+  const std::vector<float> limits(thresholds.begin(), thresholds.end());
+  const std::vector<int32_t> values(labels.begin(), labels.end());
+  Matching m{packed_boxes.const_data_ptr<float>(),
+             rows,
+             !box_offsets,
+             gts,
+             gt_bounds.const_data_ptr<int64_t>(),
+             {limits.data(), values.data(), static_cast<int64_t>(limits.size())},
+             index.mutable_data_ptr<int64_t>(),
+             iou.mutable_data_ptr<float>(),
+             label.mutable_data_ptr<int8_t>()};
+  if (!box_offsets) {
+    m.add_segment(0, rows, 0, images);
+  } else {
+    const int64_t* bounds = box_bounds.const_data_ptr<int64_t>();
+    for (int64_t n = 0; n < images; ++n) {
+      if (bounds[n] < bounds[n + 1]) m.add_segment(bounds[n], bounds[n + 1], n, n + 1);
+    }
+  }
+  const std::vector<float> best = match(m, allow_low_quality, gt_boxes.size(0));
+  if (allow_low_quality) add_low_quality(m, best);
+  return {index, iou, label};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("match_boxes", &match_boxes_cpu); }
+
+}  // namespace libra_d2

@@ -1,0 +1,55 @@
+#include "vector_kernels.h"
+
+// Target pragmas rather than target_clones: GCC lowers vector types before it makes the clones, for
+// the baseline, and they work under sanitizers and with every C library.
+namespace libra_d2 {
+namespace {
+
+namespace baseline {
+constexpr int64_t kWidth = 4;
+#include "vector_kernels_impl.h"
+}
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+namespace avx2 {
+constexpr int64_t kWidth = 8;
+#include "vector_kernels_impl.h"
+}
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))), \
+                             apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq")
+#endif
+namespace avx512 {
+constexpr int64_t kWidth = 16;
+#include "vector_kernels_impl.h"
+}
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+}  // namespace
+
+const VectorKernels& vector_kernels(InstructionSet isa) {
+#if defined(__x86_64__)
+  if (isa == InstructionSet::kAvx512) return avx512::kKernels;
+  if (isa == InstructionSet::kAvx2) return avx2::kKernels;
+#endif
+  static_cast<void>(isa);
+  return baseline::kKernels;
+}
+
+}  // namespace libra_d2

@@ -1,0 +1,76 @@
+// The inner loops of the ops, compiled for several instruction sets: a tile of boxes against the
+// ground truths of an image, and random keys.
+#pragma once
+
+#include <cstdint>
+
+#include "../box_math.h"
+#include "../philox.h"
+
+namespace libra_d2 {
+
+// Boxes that are looked at together. Few enough that neighbouring anchors cover little of the image,
+// so most ground truths can be skipped; enough that finding those costs little.
+constexpr int64_t kTile = 128;
+constexpr int64_t kLanes = 16;  // boxes in the widest vector
+
+// Box coordinates, one array each; up to the next multiple of kLanes the rows beyond `count` are
+// empty boxes.
+struct alignas(64) BoxTile {
+  float x1[kTile], y1[kTile], x2[kTile], y2[kTile], area[kTile];
+  Box bounds;  // of the boxes that are not empty
+  int64_t count;
+};
+
+// The best match of each box of a tile.
+struct alignas(64) TileMatch {
+  float iou[kTile];
+  int32_t index[kTile];
+};
+
+// Ground truths of one image, one array a coordinate.
+struct GroundTruths {
+  const float *x1, *y1, *x2, *y2, *area;
+  int64_t count;
+};
+
+// Where a label starts; the first starts at minus infinity.
+struct LabelRule {
+  const float* thresholds;
+  const int32_t* labels;
+  int64_t num_thresholds;
+};
+
+struct VectorKernels {
+  void (*load_tile)(const float* boxes, int64_t count, BoxTile* tile);
+
+  // Writes the ground truths that may overlap the tile, in ascending order, and returns how many.
+  // Given the best IoU of each, it leaves out those with none and those that are above `reach`.
+  int64_t (*select_ground_truths)(const BoxTile& tile, const GroundTruths& gts, const float* best,
+                                  float reach, int32_t* selected);
+
+  // Matches the tile to the selected ground truths. column_max, if not null, holds kLanes running
+  // maxima for each ground truth of the image, 64-byte aligned.
+  void (*match_tile)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
+                     int64_t num_selected, TileMatch* match, float* column_max);
+
+  // Labels 1 each box that has the best IoU of a selected ground truth.
+  void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
+                     int64_t num_selected, const float* best, int8_t* label);
+
+  void (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule,
+                      int64_t* index, float* iou, int8_t* label);
+
+  // IoU of one box with all ground truths.
+  void (*iou_row)(const Box& box, const GroundTruths& gts, float* iou);
+
+  // Words x, y and z of the boxes with these indices.
+  void (*draw_box_keys)(int64_t seed, int64_t image, const int32_t* index, int64_t count,
+                        uint32_t* x, uint32_t* y, uint32_t* z);
+};
+
+enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
+
+const VectorKernels& vector_kernels(InstructionSet isa);
+
+}  // namespace libra_d2
