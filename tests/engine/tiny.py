@@ -52,6 +52,7 @@ def write_config(file: Path, **overrides) -> Path:
             "LIBRA": {"BFP": {"ENABLED": False}},
             "RESNETS": {
                 "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+                "NORM": "BN",
                 "STEM_OUT_CHANNELS": 8,
                 "WIDTH_PER_GROUP": 4,
                 "RES2_OUT_CHANNELS": 16,

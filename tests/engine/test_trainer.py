@@ -1,0 +1,146 @@
+import logging
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
+
+from libra_d2.config import get_cfg
+from libra_d2.data import complete_config, register_datasets
+from libra_d2.engine import LibraTrainer
+from tests.engine.tiny import write_config, write_dataset
+
+LIBRA = {
+    "META_ARCHITECTURE": "LibraRCNN",
+    "PROPOSAL_GENERATOR": {"NAME": "LibraRPN"},
+    "ROI_HEADS": {"NAME": "LibraROIHeads"},
+    "ROI_BOX_HEAD": {"BBOX_REG_LOSS_TYPE": "balanced_l1"},
+    "LIBRA": {"BFP": {"ENABLED": True, "INIT": "identity"}},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    yield write_dataset(folder / "train"), write_dataset(folder / "val", 2, seed=1)
+    for name in ("libra_train", "libra_val"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.fixture
+def config(data, tmp_path):
+    def build(output="out", opts=(), **overrides):
+        cfg = get_cfg()
+        cfg.merge_from_file(str(write_config(tmp_path / "tiny.yaml", **overrides)))
+        (train, train_images), (val, val_images) = data
+        cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path / output), *opts])
+        cfg.MODEL.LIBRA.DATA.TRAIN_JSON, cfg.MODEL.LIBRA.DATA.TRAIN_IMAGES = str(train), str(train_images)
+        cfg.MODEL.LIBRA.DATA.VAL_JSON, cfg.MODEL.LIBRA.DATA.VAL_IMAGES = str(val), str(val_images)
+        complete_config(cfg)
+        register_datasets(cfg)
+        (tmp_path / output).mkdir(exist_ok=True)
+        return cfg
+
+    return build
+
+
+class Losses(HookBase):
+    """Keeps the total loss of each iteration, and can stop training as an error would."""
+
+    def __init__(self, stop_before=None):
+        self.by_iteration = {}
+        self._stop_before = stop_before
+
+    def before_step(self):
+        if self.trainer.iter == self._stop_before:
+            raise KeyboardInterrupt
+
+    def after_step(self):
+        self.by_iteration[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
+
+
+def train(cfg, *, resume=False, stop_before=None):
+    torch.manual_seed(cfg.SEED)
+    trainer = LibraTrainer(cfg)
+    losses = Losses(stop_before)
+    trainer.register_hooks([losses])
+    trainer.resume_or_load(resume=resume)
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        pass
+    return losses.by_iteration, trainer
+
+
+@pytest.mark.parametrize(
+    ("architecture", "eval_period"),
+    [(LIBRA, 3), ({"META_ARCHITECTURE": "RetinaNet"}, 0)],
+    ids=["Libra Faster R-CNN, evaluated on the way", "RetinaNet, which has a loss normaliser"],
+)
+def test_losses_after_a_resume_are_those_without_interruption(architecture, eval_period, config):
+    overrides = {"MODEL": architecture, "TEST": {"EVAL_PERIOD": eval_period}, "SOLVER": {"CHECKPOINT_PERIOD": 3}}
+    whole, reference = train(config("whole", **overrides))
+    assert len(set(whole.values())) == 6, "every iteration has another loss, or the comparison says nothing"
+    train(config("cut", **overrides), stop_before=4)
+    rest, resumed = train(config("cut", **overrides), resume=True)
+    assert rest == pytest.approx({i: whole[i] for i in (3, 4, 5)}, rel=1e-5)
+    # what is logged are medians over the last iterations, before the interruption too
+    medians = [t.storage.latest_with_smoothing_hint()["total_loss"] for t in (reference, resumed)]
+    assert medians[0] == pytest.approx(medians[1], rel=1e-5)
+
+
+def test_a_resume_without_a_seed_goes_on_in_the_same_data(config):
+    overrides = {"SEED": -1, "SOLVER": {"CHECKPOINT_PERIOD": 3}}
+    _, first = train(config("cut", **overrides), stop_before=4)
+    _, resumed = train(config("cut", **overrides), resume=True)
+    assert resumed.data_loader.state_dict() == first.data_loader.state_dict()
+    _, other = train(config("other", opts=["SOLVER.MAX_ITER", 1], SEED=-1))
+    assert other.data_loader.state_dict() != first.data_loader.state_dict()
+
+
+def test_the_checkpoint_holds_nothing_but_tensors_and_plain_values(config, tmp_path):
+    train(config(opts=["SOLVER.MAX_ITER", 1]))
+    content = torch.load(tmp_path / "out" / "model_final.pth", weights_only=True)
+    assert {"RankState", "RecentScalars"} <= set(content["trainer"]["hooks"])
+
+
+def test_a_resume_with_another_number_of_ranks_says_so(config, tmp_path, caplog):
+    overrides = {"SOLVER": {"CHECKPOINT_PERIOD": 3}}
+    train(config("cut", **overrides), stop_before=4)
+    file = tmp_path / "cut" / "model_0000002.pth"
+    content = torch.load(file)
+    content["trainer"]["hooks"]["RankState"]["ranks"] *= 2
+    torch.save(content, file)
+    with caplog.at_level(logging.WARNING, "libra_d2"):
+        losses, _ = train(config("cut", **overrides), resume=True)
+    assert "random states of 2 ranks after iteration 2, training goes on with 1 ranks" in caplog.text
+    assert set(losses) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_the_gate_alone_has_no_weight_decay(optimizer, config):
+    cfg = config(opts=["SOLVER.OPTIMIZER", optimizer, "MODEL.RESNETS.NORM", "FrozenBN"], MODEL=LIBRA)
+    model = LibraTrainer.build_model(cfg)
+    built = LibraTrainer.build_optimizer(cfg, model)
+    assert type(built) is getattr(torch.optim, optimizer)
+    without = [p for group in built.param_groups if group["weight_decay"] == 0 for p in group["params"]]
+    assert [p is model.backbone.gate for p in without] == [True]
+    trained = sum(len(group["params"]) for group in built.param_groups)
+    assert trained == sum(p.requires_grad for p in model.parameters())
+    assert {group["lr"] for group in built.param_groups} == {cfg.SOLVER.BASE_LR}
+
+
+def test_an_unknown_optimizer_is_refused(config):
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER: expected one of SGD, AdamW, got 'Adam'"):
+        LibraTrainer.build_optimizer(config(opts=["SOLVER.OPTIMIZER", "Adam"]), torch.nn.Linear(1, 1))
+
+
+def test_gradient_clipping_holds_for_adamw_too(config):
+    opts = ["SOLVER.OPTIMIZER", "AdamW", "SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.5]
+    layer = torch.nn.Linear(1, 1)
+    optimizer = LibraTrainer.build_optimizer(config(opts=opts), layer)
+    for parameter in layer.parameters():
+        parameter.grad = torch.full_like(parameter, 100)
+    optimizer.step()
+    assert layer.weight.grad.item() == 0.5
