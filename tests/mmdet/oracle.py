@@ -177,7 +177,29 @@ def detect(model, image):
     }
 
 
+def train(model, image):
+    """The losses on three objects, summed over levels, and the gradient that reaches the pyramid's refine."""
+    data = model.data_preprocessor(batch(image), False)
+    gt = InstanceData(
+        bboxes=torch.tensor([[20.0, 30, 120, 140], [180, 40, 290, 230], [60, 170, 130, 240]]),
+        labels=torch.tensor([3, 0, 79]),
+    )
+    data["data_samples"][0].gt_instances = gt
+    losses = model.loss(data["inputs"], data["data_samples"])
+    losses = {name: sum(loss) if isinstance(loss, list) else loss for name, loss in losses.items() if "loss" in name}
+    gradients = {}
+    for name, loss in losses.items():
+        (gradients[name],) = torch.autograd.grad(loss, model.neck[1].refine.g.conv.weight, retain_graph=True)
+    return {
+        "gt_boxes": gt.bboxes,
+        "gt_classes": gt.labels,
+        "losses": {name: loss.detach() for name, loss in losses.items()},
+        "gradients": gradients,
+    }
+
+
 def faster_rcnn():
+    """Detections, and losses where every box is sampled, so that chance has no part in them."""
     image = photo()
     gains = {
         "rpn_head.rpn_cls": (0.5, 0.0),
@@ -185,13 +207,34 @@ def faster_rcnn():
         "roi_head.bbox_head.fc_cls": (1.0, 0.0),
         "roi_head.bbox_head.fc_reg": (0.2, 0.0),
     }
-    return detect(randomize(build("libra-faster-rcnn_r50_fpn_1x_coco"), image, gains), image)
+    model = randomize(build("libra-faster-rcnn_r50_fpn_1x_coco"), image, gains)
+    model.train_cfg.rpn_proposal.max_per_img = 100
+    model.rpn_head.sampler.num = 10**6
+    model.rpn_head.sampler.neg_pos_ub = -1
+    model.roi_head.bbox_sampler.num = 10**6
+    return detect(model, image) | train(model, image)
 
 
 def retinanet():
     image = photo()
     gains = {"bbox_head.retina_cls": (0.5, -3.0), "bbox_head.retina_reg": (0.15, 0.0)}
-    return detect(randomize(build("libra-retinanet_r50_fpn_1x_coco"), image, gains), image)
+    model = randomize(build("libra-retinanet_r50_fpn_1x_coco"), image, gains)
+    return detect(model, image) | train(model, image)
+
+
+def pyramids():
+    """BFP on levels of odd sizes: {refine type: weights, outputs} and the inputs."""
+    g = torch.Generator().manual_seed(0)
+    sizes = [(50, 84), (25, 42), (13, 21), (7, 11), (4, 6)]
+    found = {"inputs": [torch.randn(2, 8, *size, generator=g) for size in sizes]}
+    for refine in ("none", "conv", "non_local"):
+        torch.manual_seed(0)
+        neck = BFP(8, 5, refine_level=2, refine_type=None if refine == "none" else refine)
+        for parameter in neck.parameters():
+            torch.nn.init.uniform_(parameter, -0.5, 0.5)
+        with torch.no_grad():
+            found[refine] = {"weights": dict(neck.state_dict()), "outputs": list(neck(found["inputs"]))}
+    return found
 
 
 def names():
@@ -312,6 +355,7 @@ def training():
         initial_pyramid,
         lonely_ground_truth,
         divisor_of_the_rpn,
+        pyramids,
     )
     return {function.__name__: function() for function in functions}
 

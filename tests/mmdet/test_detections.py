@@ -1,25 +1,9 @@
 """Converted weights detect here what they detect in MMDetection, given the same input tensor."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-import libra_d2
-from libra_d2.checkpoint.mmdet import to_detectron2
-
-CONFIGS = Path(libra_d2.__file__).parents[1] / "configs" / "mmdet_compat"
-
-
-def converted(oracle, opts=()):
-    architecture, weights = to_detectron2(oracle["state_dict"])
-    cfg = libra_d2.get_cfg()
-    cfg.merge_from_file(str(CONFIGS / architecture.config))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *opts])
-    model = build_model(cfg).eval()
-    model.load_state_dict(weights)  # strict: every weight of the model comes from the file
-    return model
+from tests.mmdet.converted import converted
 
 
 @torch.no_grad()
