@@ -69,7 +69,7 @@ class _reported:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, OSError | yaml.YAMLError | KeyError | ValueError | AssertionError | TypeError):
+        if isinstance(error, Exception):
             raise ConfigError(self.where + self._say(error)) from error
 
     def _say(self, error: Exception) -> str:
@@ -79,6 +79,8 @@ class _reported:
         if mismatch := re.search(r"with values \((.*) vs\. (.*)\) for config key: (\S+)", message, re.DOTALL):
             default, given, key = mismatch.groups()
             return f"{key}: expected a {type(self.keys.get(key, {})).__name__} such as {default!r}, got {given!r}"
+        if isinstance(error, TypeError | AttributeError):  # what yacs falls into where it takes a value for a section
+            return "expected keys and values in sections, as in Detectron2's configs"
         if isinstance(error, OSError | yaml.YAMLError):
             message = str(error)
         return " ".join(message.split())
