@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import shutil
 import subprocess
@@ -41,7 +42,11 @@ def main() -> None:
     stamp.write_text(digest)
 
     seconds = round(time.time() - started)
-    print(f"\nThe COCO table is above. In {OUTPUT}: model_final.pth, config.yaml, metrics.json,")
+    final = json.loads((ROOT / OUTPUT / "metrics.json").read_text().splitlines()[-1])
+    print(
+        f"\nbbox AP {final['bbox/AP']:.1f}, AP50 {final['bbox/AP50']:.1f} on trees_val; the whole COCO table is above."
+    )
+    print(f"In {OUTPUT}: model_final.pth, config.yaml, metrics.json and")
     print("  detections.png  what the model finds on photographs that it never saw")
     print("  balance.png     which negatives it trained on, and which ones random sampling takes")
     print("  balanced_l1.png where the gradient of its box loss comes from")

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +57,8 @@ class Environment:
         return Path(subprocess.check_output(command, text=True).strip())
 
     def install_requirements(self) -> None:
+        import tomllib  # not before main() has looked at Python's version
+
         with (ROOT / "pyproject.toml").open("rb") as file:
             project = tomllib.load(file)
         wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
@@ -129,6 +130,10 @@ def run(command: list[object], hint: str = "") -> None:
 
 
 def main() -> None:
+    if sys.version_info < (3, 11):
+        raise SystemExit(
+            f"set-up: expected Python 3.11 or newer, got {platform.python_version()}: make PYTHON=... names one"
+        )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--host-torch", action="store_true", help="use the torch that this Python already has")

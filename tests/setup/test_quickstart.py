@@ -75,18 +75,3 @@ def test_its_pictures_are_drawn(trained):
         assert len(list(csv.reader((output / "pictures" / f"{name}.csv").open()))) > 10
     _run("tools/plot_detections.py", *config, "--output", output / "detections.png", *opts)
     assert Image.open(output / "detections.png").size[0] > 500
-
-
-def test_it_predicts_without_the_imagenet_file(trained):
-    output, *_ = trained
-    (output.parent / "mobilenet_v2.pth").rename(output.parent / "gone.pth")
-    code = (
-        "import sys, numpy as np\n"
-        "from detectron2.engine import DefaultPredictor\n"
-        "from libra_d2 import get_cfg\n"
-        "cfg = get_cfg()\n"
-        "cfg.merge_from_file(sys.argv[1])\n"
-        "cfg.MODEL.WEIGHTS = sys.argv[2]\n"
-        "print(len(DefaultPredictor(cfg)(np.zeros((96, 96, 3), dtype=np.uint8))['instances']))\n"
-    )
-    _run("-c", code, output / "config.yaml", output / "model_final.pth")
