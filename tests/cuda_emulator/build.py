@@ -26,7 +26,7 @@ def compiler() -> str:
 
 def compile_emulated(name: str, sources: list[str], flags: list[str], *, kernels: Path = KERNELS) -> Path:
     """Path of the binary made of ``sources`` (names in this folder) and the ``kernels`` of a csrc folder."""
-    command = [compiler(), *_FLAGS, *flags, "-include", str(HERE / "cuda_emulator.h"), f"-I{kernels}"]
+    command = [compiler(), *_FLAGS, *flags]
     digest = hashlib.sha256(" ".join([name, *sources, *command]).encode())
     for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *kernels.glob("*.h"), *kernels.glob("cuda/*.cuh")]):
         digest.update(path.name.encode() + path.read_bytes())
@@ -36,6 +36,7 @@ def compile_emulated(name: str, sources: list[str], flags: list[str], *, kernels
         # Under another name first: test processes may build the same at once.
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as unfinished:
             pass
+        command += ["-include", str(HERE / "cuda_emulator.h"), f"-I{kernels}"]
         command += [*(str(HERE / source) for source in sources), "-o", unfinished.name]
         built = subprocess.run(command, capture_output=True, text=True)
         assert built.returncode == 0, f"{' '.join(command)}\n{built.stderr}"

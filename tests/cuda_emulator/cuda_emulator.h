@@ -34,6 +34,10 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
 using std::max;
 using std::min;
 

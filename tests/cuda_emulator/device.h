@@ -81,9 +81,12 @@ class Device {
     barrier_line_ = line;
     ++waiting_;
     me.state = State::kAtBarrier;
-    release(&barrier_line_);
+    // Two in turn: a thread may reach the next barrier before another has left this one, and what
+    // it did in between must not look ordered.
+    char* order = &barrier_order_[barriers_ % 2];
+    release(order);
     yield(me);
-    acquire(&barrier_line_);
+    acquire(order);
   }
 
   // A rendezvous of the lanes in `mask`: everybody gets the values of all.
@@ -265,6 +268,7 @@ class Device {
       for (unsigned w : order) ran |= run_warp(w);
       if (waiting_ == block_size_) {
         waiting_ = 0;
+        ++barriers_;
         for (unsigned i = 0; i < block_size_; ++i) threads_[i].state = State::kReady;
       } else if (!ran) {
         report_deadlock();
@@ -295,6 +299,8 @@ class Device {
   Fiber host_;
   Thread* current_ = nullptr;
   unsigned grid_ = 0, block_ = 0, block_size_ = 0, waiting_ = 0, exited_ = 0;
+  unsigned barriers_ = 0;
+  char barrier_order_[2];
   int barrier_line_ = 0;
   uint64_t random_state_ = 1;
 };

@@ -1,0 +1,147 @@
+"""The emulator does what CUDA does, the kernels are clean under sanitizers, and planted faults are caught."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from .build import KERNELS, compile_emulated
+
+SOURCES = ["emulated_main.cpp", "emulated_ops.cpp"]
+ADDRESS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+THREAD = ["-O1", "-fsanitize=thread"]
+PLAIN = ["-O1"]
+
+
+def run(program):
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "halt_on_error=1"}
+    return subprocess.run([program], capture_output=True, text=True, env=environment, timeout=300)
+
+
+def run_kernels(flags, kernels=KERNELS):
+    return run(compile_emulated("emulated_main", SOURCES, flags, kernels=kernels))
+
+
+@pytest.mark.parametrize("flags", [[], ["-DEMULATOR_UCONTEXT"]], ids=["fast_switch", "ucontext"])
+def test_primitives_do_what_cuda_documents(flags):
+    result = run(compile_emulated("primitives_main", ["primitives_main.cpp"], [*PLAIN, *flags]))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def hashes():
+    """What the kernels put out, in all orders alike."""
+    result = run_kernels(PLAIN)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 16
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [ADDRESS, THREAD, [*PLAIN, "-DEMULATOR_UCONTEXT"], [*PLAIN, "-DEMULATOR_ARCH=750"]],
+    ids=["address_and_undefined", "races", "ucontext", "sm_75"],
+)
+def test_kernels_are_clean_and_equal_in_every_build(hashes, flags):
+    result = run_kernels(flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == hashes
+
+
+FAULTS = {
+    # A race: nothing waits until the ground truths are in shared memory.
+    "barrier_removed": (
+        "match.cuh",
+        "    __syncthreads();\n    for (int chunk",
+        "    for (int chunk",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    # A race: a step of the sort begins before the one before it has ended.
+    "barrier_of_sort_removed": (
+        "block_sort.cuh",
+        "e.swap(first, second);\n      }\n      __syncthreads();",
+        "e.swap(first, second);\n      }",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "atomic_replaced_by_store": (
+        "match.cuh",
+        "atomicMax(&gts.column_max[j], column);",
+        "gts.column_max[j] = column;",
+        THREAD,
+        "ThreadSanitizer: data race",
+    ),
+    "read_one_row_too_far": (
+        "match.cuh",
+        "row >= tile.begin && row < tile.end;\n  const Box box",
+        "row >= tile.begin && row <= tile.end;\n  const Box box",
+        ["-fsanitize=address"],
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
+    "offsets_not_clamped": (
+        "device.cuh",
+        "max(int64_t{0}, min(offsets[i], limit))",
+        "offsets[i]",
+        ["-fsanitize=address"],
+        "ERROR: AddressSanitizer",
+    ),
+    "shared_memory_too_small": (
+        "match.cuh",
+        "  unsigned column_max[kGtTile];",
+        "  unsigned column_max[kGtTile / 2];",
+        ["-fsanitize=address"],
+        "AddressSanitizer: heap-buffer-overflow",
+    ),
+    "barrier_in_divergent_code": (
+        "match.cuh",
+        "    __syncthreads();\n    for (int chunk",
+        "    if (threadIdx.x & 1)\n      __syncthreads();\n    else\n      __syncthreads();\n    for (int chunk",
+        PLAIN,
+        "__syncthreads is divergent",
+    ),
+    "thread_exits_before_barrier": (
+        "batched_iou.cuh",
+        "if (tile.begin >= tile.end) return;",
+        "if (tile.begin >= tile.end || threadIdx.x >= 224) return;",
+        PLAIN,
+        "__syncthreads",
+    ),
+    "lane_exits_before_shuffle": (
+        "batched_iou.cuh",
+        "if (tile.begin >= tile.end) return;",
+        "if (tile.begin >= tile.end || threadIdx.x == 3) return;",
+        PLAIN,
+        "has exited",
+    ),
+    "lane_not_in_mask": (
+        "device.cuh",
+        "kFullWarp = 0xffffffffu",
+        "kFullWarp = 0xfffffff0u",
+        PLAIN,
+        "is not in its mask",
+    ),
+}
+
+
+def plant(tmp_path, file, correct, faulty):
+    """A copy of the kernels with one fault."""
+    kernels = shutil.copytree(KERNELS, tmp_path / "csrc", ignore=shutil.ignore_patterns("cpu", "*.cu", "*.cpp"))
+    source = (kernels / "cuda" / file).read_text()
+    assert source.count(correct) == 1, f"{file} has changed: adapt the fault"
+    (kernels / "cuda" / file).write_text(source.replace(correct, faulty))
+    return kernels
+
+
+@pytest.mark.parametrize(("file", "correct", "faulty", "flags", "report"), FAULTS.values(), ids=FAULTS)
+def test_planted_fault_is_caught(tmp_path, file, correct, faulty, flags, report):
+    result = run_kernels(flags, plant(tmp_path, file, correct, faulty))
+    assert result.returncode != 0
+    assert report in result.stderr
+
+
+def test_stale_shared_memory_shows(tmp_path, hashes):
+    # Shared memory is poisoned, so that what nobody wrote cannot pass for zero.
+    kernels = plant(tmp_path, "match.cuh", "      gts.column_max[j] = 0u;\n", "")
+    assert run_kernels(PLAIN, kernels).stdout != hashes
