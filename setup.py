@@ -1,5 +1,122 @@
-"""Placeholder: the compiled core's build goes here."""
+"""Builds the compiled core where it can be built; without it the pure-torch path is installed, with the same results.
+
+LIBRA_D2_CUDA=0 leaves the CUDA half out, LIBRA_D2_CUDA=1 insists on it. TORCH_CUDA_ARCH_LIST, CUDA_HOME and CXX mean
+what they mean to torch. DEBUG=1 builds without optimisation and with symbols. All else is in pyproject.toml.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
 
-setup()
+try:
+    import torch
+    from torch.utils import cpp_extension
+except ImportError:
+    torch = None
+
+ROOT = Path(__file__).parent
+BUILD_RECORD = "_core_build.json"  # in the package folder; libra_d2/ops/_core.py reads it
+CUDA_WANTED = os.environ.get("LIBRA_D2_CUDA", "")
+DEBUG = os.environ.get("DEBUG") == "1"
+
+
+def no_core() -> str:
+    """Why the core cannot be compiled at all; empty when it can."""
+    if torch is None:
+        return "torch cannot be imported here; where it is installed, pip install --no-build-isolation builds the core"
+    compiler = os.environ.get("CXX") or "c++"
+    return "" if shutil.which(compiler.split()[0]) else f"no C++ compiler, {compiler} was not found"
+
+
+def no_cuda() -> str:
+    """Why the CUDA half cannot be compiled; empty when it can."""
+    if CUDA_WANTED == "0":
+        return "LIBRA_D2_CUDA=0"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    version = nvcc_version()
+    if version is None:
+        return "no nvcc was found"
+    if version[0] != int(torch.version.cuda.split(".")[0]):
+        return f"nvcc is of CUDA {version[0]}.{version[1]}, torch of CUDA {torch.version.cuda}"
+    return ""
+
+
+def nvcc_version() -> tuple[int, int] | None:
+    nvcc = shutil.which("nvcc", path=str(Path(cpp_extension.CUDA_HOME or "/nowhere") / "bin"))
+    if nvcc is None:
+        return None
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"release (\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def architectures() -> str:
+    """Turing to Blackwell. torch's own default fails where no GPU is visible."""
+    newest = ["9.0", "10.0", "12.0"] if nvcc_version() >= (12, 8) else ["9.0"]
+    return os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(["7.5", "8.0", "8.6", "8.9", *newest]) + "+PTX")
+
+
+def core(with_cuda: bool):
+    """The extension module."""
+    optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
+    # No contraction to FMA: every backend gives the same bits. Without OpenMP at::parallel_for is serial.
+    flags = {"cxx": [*optimise, "-ffp-contract=off", "-fopenmp"], "nvcc": [*optimise, "--fmad=false"]}
+    patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cu"] if with_cuda else [])
+    # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks.
+    headers = Path(torch.__file__).parent.parent.glob("nvidia/*/include") if with_cuda else []
+    make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
+    return make(
+        "libra_d2._C",
+        sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)),
+        depends=[str(path) for path in ROOT.glob("csrc/**/*") if path.suffix in (".h", ".cuh")],
+        include_dirs=sorted(map(str, headers)),
+        extra_compile_args=flags,
+        extra_link_args=["-fopenmp"],
+        py_limited_api=True,
+    )
+
+
+class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
+    """Builds the core with CUDA, else without, else not at all; the record says which and why."""
+
+    def run(self) -> None:
+        without_cuda = no_cuda()
+        record = {"torch": torch.__version__, "cuda": "", "why": without_cuda}
+        if not without_cuda:
+            record.update(cuda=f"{torch.version.cuda} for {architectures()}")
+        elif CUDA_WANTED == "1":
+            raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {without_cuda}")
+        try:
+            super().run()
+        except Exception as error:
+            if without_cuda or CUDA_WANTED == "1":
+                raise
+            print(f"libra_d2: the CUDA half does not compile, trying without it: {error}", flush=True)
+            vars(self.extensions[0]).update(vars(core(with_cuda=False)))
+            record.update(cuda="", why="its CUDA half does not compile")
+            super().run()
+        folder = ROOT if self.inplace else Path(self.build_lib)
+        (folder / "libra_d2" / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        backends = f"CPU and CUDA {record['cuda']}" if record["cuda"] else f"CPU alone: {record['why']}"
+        print(f"libra_d2: compiled core for torch {record['torch']}, {backends}", flush=True)
+
+
+reason = no_core()
+if reason:
+    if CUDA_WANTED == "1":
+        raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {reason}")
+    print(f"libra_d2: the pure-torch path alone, no compiled core: {reason}", flush=True)
+    setup()
+else:
+    setup(
+        ext_modules=[core(with_cuda=not no_cuda())],
+        cmdclass={"build_ext": BuildCore},
+        options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    )
