@@ -1,0 +1,66 @@
+"""Times and weighs rivals side by side: one run, alternating, medians."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+def median_ms(rivals: Mapping[str, Callable[[], object]], seconds: float = 3.0) -> dict[str, float]:
+    """Median time of each rival. They take turns, so that a busy moment of the machine hits all of them.
+
+    Args:
+        rivals: what to call, by name.
+        seconds: how long to go on; every rival runs five times at least, the first of which is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    end, turn = time.perf_counter() + seconds, 0
+    while turn < 5 or time.perf_counter() < end:
+        for name, run in rivals.items():
+            start = time.perf_counter()
+            result = run()
+            times[name].append(1e3 * (time.perf_counter() - start))
+            del result
+        turn += 1
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
+
+
+def peak_mib(run: Callable[[], object]) -> float:
+    """How far above its start the resident memory of this process rises during ``run``; outputs count."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
+    before = _resident("VmRSS")
+    result = run()
+    peak = _resident("VmHWM")
+    del result
+    return (peak - before) / 1024
+
+
+def _resident(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table, numbers to three digits."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def machine() -> str:
+    import platform
+
+    import torch
+
+    info = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine())
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
