@@ -356,8 +356,24 @@ def training():
         lonely_ground_truth,
         divisor_of_the_rpn,
         pyramids,
+        recipes,
     )
     return {function.__name__: function() for function in functions}
+
+
+def recipes():
+    """MMDetection's own configs of Libra Faster R-CNN and Libra RetinaNet, as plain dicts and lists."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    keys = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader")
+    configs = {
+        name: config_of(f"libra-{name.replace('_', '-')}_r50_fpn_1x_coco") for name in ("faster_rcnn", "retinanet")
+    }
+    return {name: {key: plain(config.to_dict()[key]) for key in keys} for name, config in configs.items()}
 
 
 class OneLayer(BaseModel):
