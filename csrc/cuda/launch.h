@@ -43,12 +43,15 @@ inline const float4* box_pointer(const at::Tensor& aligned) {
   return reinterpret_cast<const float4*>(aligned.const_data_ptr<float>());
 }
 
-// Offsets beside `rows`, on its device. Those on the CPU are checked; from pinned memory the copy
-// does not wait.
+// Offsets beside `rows`, on its device. Those on the CPU are checked, and go through pinned memory,
+// from which the copy does not wait.
 inline at::Tensor offsets_on(const char* op, const char* name, const at::Tensor& offsets,
                              const at::Tensor& rows) {
-  const at::Tensor packed = offsets.contiguous();
-  if (packed.is_cpu()) check_offset_values(op, name, packed, rows.size(0));
+  at::Tensor packed = offsets.contiguous();
+  if (packed.is_cpu()) {
+    check_offset_values(op, name, packed, rows.size(0));
+    if (!packed.is_pinned()) packed = packed.pin_memory();
+  }
   return packed.to(rows.device(), packed.scalar_type(), /*non_blocking=*/true);
 }
 

@@ -1,19 +1,42 @@
-"""Runs a test over both implementations of the ops."""
+"""Runs a test over all implementations of the ops."""
 
 import contextlib
 from unittest import mock
 
 import pytest
+import torch
 
 from libra_d2 import ops
 from libra_d2.ops import _library, _twin
 
 _NOT_BUILT = pytest.mark.skipif(ops.backend() != "native", reason="the compiled core was not built")
-BACKENDS = ["torch", pytest.param("native", marks=_NOT_BUILT)]
+_NO_GPU = pytest.mark.skipif(
+    not (torch.cuda.is_available() and ops.has_cuda()), reason="no GPU, or a core without CUDA: see make gpu-check"
+)
+BACKENDS = ["torch", pytest.param("native", marks=_NOT_BUILT), pytest.param("cuda", marks=_NO_GPU)]
+
+
+_OFFSETS = {"match_boxes": (2, 3), "batched_iou": (2, 3), "bucketed_sample": (3,)}
+
+
+class _OnGpu:
+    """The core's CUDA kernels for tensors of the CPU; offsets stay there, where their values are checked."""
+
+    def __getattr__(self, name):
+        def call(*args):
+            moved = [
+                arg.cuda() if isinstance(arg, torch.Tensor) and i not in _OFFSETS[name] else arg
+                for i, arg in enumerate(args)
+            ]
+            results = getattr(torch.ops.libra_d2, name)(*moved)
+            return results.cpu() if isinstance(results, torch.Tensor) else tuple(result.cpu() for result in results)
+
+        return call
 
 
 @contextlib.contextmanager
 def using(backend: str):
     """Inside, the public functions of ``libra_d2.ops`` go to ``backend``."""
-    with contextlib.nullcontext() if backend == "native" else mock.patch.object(_library, "ops", _twin):
+    stand_in = {"native": _library.ops, "torch": _twin, "cuda": _OnGpu()}[backend]
+    with mock.patch.object(_library, "ops", stand_in):
         yield

@@ -1,0 +1,286 @@
+"""Checks the CUDA half of libra_d2 on this machine's GPU and times it beside eager Detectron2.
+
+    python tools/gpu_check.py [--table FILE]
+
+``make gpu-check`` builds the core for the Python at hand and runs this. Exit status: 0 when all is well, 1 when a check
+fails, 77 when there is no GPU to check on.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_GPU = 77
+RPN = {"thresholds": [0.3, 0.7], "labels": [0, -1, 1], "allow_low_quality": True}
+ROI = {"thresholds": [0.5], "labels": [0, 1]}
+
+
+def random_boxes(count: int, generator: torch.Generator) -> torch.Tensor:
+    corner = torch.rand(count, 2, generator=generator) * torch.tensor([1200.0, 700.0])
+    return torch.cat([corner, corner + 4 + torch.rand(count, 2, generator=generator) * 300], dim=1)
+
+
+def anchors_of(height: int = 800, width: int = 1344) -> torch.Tensor:
+    """Three shapes on each cell of five levels, neighbours in the image being neighbours in memory."""
+    levels = []
+    for stride in (4, 8, 16, 32, 64):
+        y, x = torch.meshgrid(torch.arange(0, height, stride), torch.arange(0, width, stride), indexing="ij")
+        centre = torch.stack([x, y], dim=-1).reshape(-1, 1, 2).float()
+        h = 8 * stride * torch.tensor([0.5, 1, 2]).sqrt()
+        half = torch.stack([(8 * stride) ** 2 / h, h], dim=1) / 2
+        levels.append(torch.cat([centre - half, centre + half], dim=2).reshape(-1, 4))
+    return torch.cat(levels)
+
+
+class Batch:
+    """Boxes and ground truths of some images on the GPU; ``shared`` boxes are anchors."""
+
+    def __init__(self, images: int, gts: int, boxes: int | None, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.images, self.gts = images, gts
+        self.shared = boxes is None
+        self.boxes = (anchors_of() if self.shared else random_boxes(images * boxes, generator)).cuda()
+        self.rows = len(self.boxes) if self.shared else boxes
+        self.gt_boxes = random_boxes(images * gts, generator).cuda()
+        self.gt_offsets = torch.arange(images + 1).mul(gts).cuda()
+        self.offsets = torch.arange(images + 1).mul(self.rows).cuda()
+        self.rule = RPN if self.shared else ROI
+
+    def match(self):
+        from libra_d2 import ops
+
+        offsets = None if self.shared else self.offsets
+        return ops.match_boxes(self.boxes, self.gt_boxes, offsets, self.gt_offsets, **self.rule)
+
+    def sample(self, matched, seed=None, **options):
+        from libra_d2 import ops
+
+        index, iou, label = (t.flatten() for t in matched)
+        if self.shared:
+            options = {"positive": "random", "negative": "random", "neg_pos_ub": 5.0, **options}
+        size, fraction = (256, 0.5) if self.shared else (512, 0.25)
+        return ops.bucketed_sample(label, iou, index, self.offsets, size, fraction, seed=seed, **options)
+
+    def match_with_detectron2(self):
+        from detectron2.modeling.matcher import Matcher
+        from detectron2.structures import Boxes, pairwise_iou
+
+        matcher = Matcher(self.rule["thresholds"], self.rule["labels"], self.rule.get("allow_low_quality", False))
+        for n in range(self.images):
+            boxes = self.boxes if self.shared else self.boxes[n * self.rows : (n + 1) * self.rows]
+            matcher(pairwise_iou(Boxes(self.gt_boxes[n * self.gts : (n + 1) * self.gts]), Boxes(boxes)))
+
+    def sample_with_detectron2(self, matched):
+        from detectron2.modeling.sampling import subsample_labels
+
+        size, fraction = (256, 0.5) if self.shared else (512, 0.25)
+        for labels in matched[2].view(self.images, -1):
+            subsample_labels(labels, size, fraction, 0)
+
+
+def exercise() -> None:
+    """Every kernel once or more, for compute-sanitizer to watch."""
+    for batch in (Batch(2, 5, None), Batch(3, 70, 1500), Batch(2, 9, 6000), Batch(1, 1, 1)):
+        matched = batch.match()
+        for negative in ("random", "iou_balanced"):
+            batch.sample(matched, negative=negative)
+        if not batch.shared:
+            from libra_d2 import ops
+
+            ops.batched_iou(batch.boxes, batch.gt_boxes, batch.offsets, batch.gt_offsets)
+    torch.cuda.synchronize()
+
+
+def check_results() -> None:
+    """The tests of the ops with the "cuda" backend, and the emulated kernels against the real ones."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-rs",
+        "-k",
+        "cuda",
+        "tests/ops",
+        "tests/cuda_emulator/test_kernels.py",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def check_ops_never_wait() -> None:
+    batches = [Batch(4, 20, None), Batch(4, 20, 2000)]
+    exercise()  # loads the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches:
+            batch.sample(batch.match())
+            batch.gt_offsets = torch.arange(batch.images + 1).mul(batch.gts).pin_memory()
+            batch.offsets = torch.arange(batch.images + 1).mul(batch.rows).pin_memory()
+            batch.sample(batch.match())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def check_assignment_waits_once() -> None:
+    """RoI heads wait for the counts, once a batch; the RPN does not wait at all."""
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling import build_proposal_generator, build_roi_heads
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    import libra_d2
+
+    cfg = libra_d2.get_cfg()
+    cfg.merge_from_file(str(ROOT / "configs" / "libra_faster_rcnn_R_50_FPN_1x.yaml"))
+    shapes = {f"p{level}": ShapeSpec(channels=256, stride=2**level) for level in range(2, 7)}
+    batch, size = Batch(4, 20, 2000), (1000, 1500)
+    proposals, targets = [], []
+    for n in range(batch.images):
+        boxes = Boxes(batch.boxes[n * batch.rows : (n + 1) * batch.rows])
+        logits = torch.zeros(batch.rows, device="cuda")
+        proposals.append(Instances(size, proposal_boxes=boxes, objectness_logits=logits))
+        gts = Boxes(batch.gt_boxes[n * batch.gts : (n + 1) * batch.gts])
+        classes = torch.zeros(batch.gts, dtype=torch.int64, device="cuda")
+        targets.append(Instances(size, gt_boxes=gts, gt_classes=classes))
+    roi_heads = build_roi_heads(cfg, shapes).cuda().train()
+    rpn = build_proposal_generator(cfg, shapes).cuda().train()
+    anchors = [Boxes(anchors_of().cuda())]
+
+    def waits(step) -> int:
+        with EventStorage(), warnings.catch_warnings(record=True) as caught:
+            step()  # warms up
+            warnings.simplefilter("always")
+            caught.clear()
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(w.message) for w in caught)
+
+    assert (found := waits(lambda: roi_heads.label_and_sample_proposals(proposals, targets))) == 1, (
+        f"RoI heads: {found}"
+    )
+    assert (found := waits(lambda: rpn.label_and_sample_anchors(anchors, targets))) == 0, f"RPN: {found} waits"
+
+
+def check_graph_replays() -> None:
+    for boxes in (None, 2000):
+        batch, other = Batch(4, 20, boxes, seed=1), Batch(4, 20, boxes, seed=2)
+        seed = torch.zeros((), dtype=torch.int64, device="cuda")
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # allocations and module loading before the capture
+            batch.sample(batch.match(), seed)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            matched = batch.match()
+            sampled = batch.sample(matched, seed)
+        batch.boxes.copy_(other.boxes)
+        batch.gt_boxes.copy_(other.gt_boxes)
+        seed.fill_(-5)
+        graph.replay()
+        expected = other.match()
+        expected += other.sample(expected, seed)
+        for one, two in zip((*matched, *sampled), expected, strict=True):
+            assert torch.equal(one, two), "a replayed graph differs from the eager ops"
+
+
+def check_compute_sanitizer() -> None:
+    packaged = (Path(folder) / "bin" / "compute-sanitizer" for p in sys.path for folder in Path(p).glob("nvidia/*"))
+    found = shutil.which("compute-sanitizer") or next((str(path) for path in packaged if path.is_file()), None)
+    if found is None:
+        print("   compute-sanitizer is not installed (PyPI: nvidia-cuda-sanitizer-api): not run")
+        return
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # else it does not see a tensor's end
+    for tool in ("memcheck", "racecheck", "synccheck"):
+        options = ["--tool", tool, "--error-exitcode", "1"]
+        subprocess.run([found, *options, sys.executable, __file__, "--exercise"], env=environment, check=True)
+
+
+def median_ms(function, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 3):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times[3:])
+
+
+def table() -> str:
+    """Medians by CUDA events, host time that the GPU waits for included; both sides in the same run."""
+    lines = [
+        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}; ms, medians",
+        "",
+        "| work | libra_d2 | Detectron2 | ratio |",
+        "|---|---|---|---|",
+    ]
+    for images, gts, boxes in ((16, 7, None), (16, 50, None), (16, 300, None), (16, 50, 2000), (2, 2000, 2000)):
+        batch = Batch(images, gts, boxes)
+        name = f"{images} x {batch.rows:,} {'anchors' if batch.shared else 'proposals'} x {gts}"
+        matched = batch.match()
+        rows = {f"match {name}": (batch.match, batch.match_with_detectron2)}
+        if gts == 50:
+            rows[f"sample {name}"] = (
+                lambda b=batch, m=matched: b.sample(m),
+                lambda b=batch, m=matched: b.sample_with_detectron2(m),
+            )
+        for work, (ours, theirs) in rows.items():
+            our_ms, their_ms = median_ms(ours, 50), median_ms(theirs, 10)
+            lines.append(f"| {work} | {our_ms:.3f} | {their_ms:.3f} | {their_ms / our_ms:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--table", type=Path, help="also write the table of timings to this file")
+    parser.add_argument("--exercise", action="store_true", help="only run every kernel (compute-sanitizer's part)")
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("gpu-check: no CUDA device is visible here, nothing was checked")
+        return NO_GPU
+    from libra_d2 import ops
+
+    if not ops.has_cuda():
+        print("gpu-check: the core was built without CUDA: python -m libra_d2.collect_env says why")
+        return 1
+    if args.exercise:
+        exercise()
+        return 0
+    failed = []
+    for check in (
+        check_results,
+        check_ops_never_wait,
+        check_assignment_waits_once,
+        check_graph_replays,
+        check_compute_sanitizer,
+    ):
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        print(f"== {name}", flush=True)
+        try:
+            check()
+        except Exception as error:  # the other checks are worth running
+            failed.append(name)
+            print(f"   FAILED: {type(error).__name__}: {error}", flush=True)
+    timings = table()
+    print(f"== timings\n{timings}")
+    if args.table:
+        args.table.write_text(timings + "\n")
+    print(f"gpu-check: {'failed: ' + ', '.join(failed) if failed else 'all checks passed'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
