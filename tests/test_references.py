@@ -1,0 +1,46 @@
+"""What the documents point at is there: functions by file and name, config keys with their values."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+from yacs.config import CfgNode
+
+import libra_d2
+
+ROOT = Path(libra_d2.__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_functions_and_classes_exist(page):
+    named = re.findall(r"((?:libra_d2|tests|tools)/[\w/]+\.py)::(\w+)", page.read_text())
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"^\s*(?:def|class) {name}\b", (ROOT / file).read_text(), re.MULTILINE)
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_config_keys_exist_and_defaults_are_right(page):
+    """A key is written `KEY`, or `KEY VALUE`; a number behind it is its default: `KEY` 0.5."""
+    cfg = libra_d2.get_cfg()
+    for key, value, default in re.findall(
+        r"`(MODEL\.[A-Z0-9_.]*[A-Z0-9])(?: ([^`]+))?`(?: ([\d.]+) \|)?", page.read_text()
+    ):
+        node = functools.reduce(getattr, key.split("."), cfg)
+        assert not isinstance(node, CfgNode) or not value, key
+        if value and not isinstance(node, str):
+            assert isinstance(type(node)(eval(value)), type(node)), key
+        if default:
+            node = node[0] if isinstance(node, list) else node
+            assert node == float(default), key
+
+
+def test_the_checks_above_check_something():
+    text = (ROOT / "docs" / "paper_to_code.md").read_text()
+    assert text.count("::") > 20
+    assert len(re.findall(r"`MODEL\.[A-Z0-9_.]+[^`]*` [\d.]+ \|", text)) >= 6
