@@ -33,7 +33,7 @@ def plot_balance(record: Record) -> Figure:
         histogram.axvline(edge, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
     histogram.set(xlabel="IoU with the best ground truth", ylabel="share of the negatives (log scale)")
     histogram.set_title("IoU of the negatives")
-    histogram.legend(loc="upper right")
+    histogram.legend(loc="upper right", frameon=True, edgecolor="none")
 
     groups = interval_shares(record)
     width, positions = 0.27, np.arange(len(record.bins) - 1)
