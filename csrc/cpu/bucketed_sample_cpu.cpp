@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string_view>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -211,8 +211,12 @@ class ImageSampler {
     Rows& binned = balanced_;
     binned.clear();
     floor_.clear();
-    for (int32_t row : negatives_) {
-      (is_floor(iou_of_row(row), options_.floor_thr) ? floor_ : binned).push_back(row);
+    if (options_.floor_thr < 0) {
+      binned = negatives_;
+    } else {
+      for (int32_t row : negatives_) {
+        (is_floor(iou_of_row(row), options_.floor_thr) ? floor_ : binned).push_back(row);
+      }
     }
     const int64_t share =
         static_cast<int64_t>(static_cast<double>(wanted) * (1 - options_.floor_fraction));
@@ -222,11 +226,11 @@ class ImageSampler {
     } else {
       const IouBins bins = make_bins(options_.floor_thr, upper_edge(), options_.num_bins,
                                      options_.bin_upper != BinUpper::kMaxAll);
-      const int64_t in_no_bin = options_.num_bins;
-      sort_by_bucket(binned, options_.num_bins + 1, [&](int32_t row) {
-        const int64_t bin = bins.bin_of(iou_of_row(row));
-        return bin < 0 ? in_no_bin : bin;
-      });
+      const int32_t in_no_bin = static_cast<int32_t>(options_.num_bins);
+      bin_.resize(image_.rows);
+      kernels_.find_bins(bins, image_.ious, image_.rows, bin_.data());
+      sort_by_bucket(binned, options_.num_bins + 1,
+                     [&](int32_t row) { return bin_[row] < 0 ? in_no_bin : bin_[row]; });
       taken = 0;
       for (int64_t k = 0; k < options_.num_bins; ++k) {
         taken += take_smallest(grouped_.data() + group_begin_[k],
@@ -275,26 +279,26 @@ class ImageSampler {
   const VectorKernels& kernels_ = best_vector_kernels();
   Image image_{};
   std::vector<uint64_t> taken_;  // a bit for each row
-  Rows positives_, negatives_, balanced_, floor_, left_, grouped_, bucket_;
+  Rows positives_, negatives_, balanced_, floor_, left_, grouped_, bucket_, bin_;
   std::vector<int64_t> group_begin_, group_gt_, next_;
   std::vector<uint64_t> keys_;
 };
 
 template <class T>
-T one_of(const char* name, std::string_view value,
-         std::initializer_list<std::pair<std::string_view, T>> choices) {
+T one_of(const char* name, std::string value,
+         std::initializer_list<std::pair<std::string, T>> choices) {
   for (const auto& [text, choice] : choices) {
     if (value == text) return choice;
   }
   TORCH_CHECK_VALUE(false, kOp, ": expected ", name, " to be a known name, got '",
-                    std::string(value), "'");
+                    value, "'");
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
     const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx,
     const at::Tensor& offsets, const at::Tensor& seed, int64_t num_samples,
-    double positive_fraction, c10::string_view positive, c10::string_view negative,
-    int64_t num_bins, c10::string_view bin_upper, double bin_upper_value, double floor_thr,
+    double positive_fraction, const std::string& positive, const std::string& negative,
+    int64_t num_bins, const std::string& bin_upper, double bin_upper_value, double floor_thr,
     double floor_fraction, double neg_pos_ub) {
   TORCH_CHECK_VALUE(labels.dim() == 1, kOp, ": expected labels of shape [R], got ", labels.sizes());
   const int64_t rows = labels.size(0);

@@ -21,11 +21,16 @@ constexpr const char* kOp = "match_boxes";
 // Rows of `boxes` that images [first_image, last_image) match; several images where boxes are shared.
 struct Segment {
   int64_t begin, end, first_image, last_image, first_tile;
+
+  // Of a tile and an image in [tile][image]; segments of several images come alone.
+  int64_t place(int64_t tile, int64_t image) const {
+    return tile * (last_image - first_image) + image - first_image;
+  }
 };
 
 struct Matching {
   const float* boxes;
-  int64_t num_boxes;
+  int64_t num_boxes, num_images;
   bool shared;
   const PackedGroundTruths& gts;
   const int64_t* gt_offsets;
@@ -52,7 +57,7 @@ struct Matching {
     return shared ? image * num_boxes + row : row;
   }
 
-  // f(segment, first row, number of rows) for each tile of [begin, end).
+  // f(segment, tile, first row, number of rows) for each tile of [begin, end).
   template <class F>
   void for_tiles(int64_t begin, int64_t end, const F& f) const {
     auto segment = std::upper_bound(segments.begin(), segments.end(), begin,
@@ -61,7 +66,7 @@ struct Matching {
     for (int64_t t = begin; t < end; ++t) {
       while (segment + 1 != segments.end() && (segment + 1)->first_tile <= t) ++segment;
       const int64_t row = segment->begin + (t - segment->first_tile) * kTile;
-      f(*segment, row, std::min(kTile, segment->end - row));
+      f(*segment, t, row, std::min(kTile, segment->end - row));
     }
   }
 
@@ -94,56 +99,74 @@ class ColumnMaxima {
   std::unique_ptr<Vector[]> values_;
 };
 
-// Fills index, iou and label; returns the best IoU of each ground truth if asked for.
-std::vector<float> match(const Matching& m, bool want_best, int64_t num_gts) {
-  std::vector<float> best(want_best ? num_gts : 0, 0.f);
+// What low-quality matching needs to know of the first pass.
+struct Best {
+  std::vector<float> of_gt;    // the best IoU of each ground truth
+  std::vector<float> of_tile;  // [tile][image of its segment], the best IoU of a tile's boxes
+};
+
+// Fills index, iou and label, and `best` if it is given.
+void match(const Matching& m, Best* best) {
   std::mutex mutex;
   at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
     int64_t first_image = 0, last_image = 0;
     m.for_tiles(begin, begin + 1,
-                [&](const Segment& s, int64_t, int64_t) { first_image = s.first_image; });
+                [&](const Segment& s, int64_t, int64_t, int64_t) { first_image = s.first_image; });
     m.for_tiles(end - 1, end,
-                [&](const Segment& s, int64_t, int64_t) { last_image = s.last_image; });
+                [&](const Segment& s, int64_t, int64_t, int64_t) { last_image = s.last_image; });
     const int64_t first_gt = m.gt_offsets[first_image], last_gt = m.gt_offsets[last_image];
-    ColumnMaxima maxima(first_gt, want_best ? last_gt : first_gt);
+    ColumnMaxima maxima(first_gt, best ? last_gt : first_gt);
     std::vector<int32_t> selected(last_gt - first_gt + 1);
     BoxTile tile;
     TileMatch result;
-    m.for_tiles(begin, end, [&](const Segment& segment, int64_t row, int64_t rows) {
+    m.for_tiles(begin, end, [&](const Segment& segment, int64_t t, int64_t row, int64_t rows) {
       m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
       for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
         const GroundTruths gts = m.gts_of(n);
         const int64_t count = m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
         m.kernels.match_tile(tile, gts, selected.data(), count, &result,
-                          want_best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
+                          best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
         const int64_t out = m.output_row(n, row);
-        m.kernels.store_match(result, rows, m.rule, m.index + out, m.iou + out, m.label + out);
+        const float highest = m.kernels.store_match(result, rows, m.rule, m.index + out,
+                                                    m.iou + out, m.label + out);
+        if (best) best->of_tile[segment.place(t, n)] = highest;
       }
     });
-    if (want_best) {
+    if (best) {
       const std::lock_guard<std::mutex> lock(mutex);
-      maxima.merge_into(best);
+      maxima.merge_into(best->of_gt);
     }
   });
-  return best;
 }
 
 // A pair can tie with the ground truth's best IoU only if the box's own best IoU reaches it.
-void add_low_quality(const Matching& m, const std::vector<float>& best) {
+void add_low_quality(const Matching& m, const Best& best) {
+  std::vector<float> lowest;  // of each image's ground truths; 2 where none overlaps a box
+  for (int64_t n = 0; n < m.num_images; ++n) {
+    float value = 2.f;
+    for (int64_t g = m.gt_offsets[n]; g < m.gt_offsets[n + 1]; ++g) {
+      if (best.of_gt[g] > 0.f) value = min_of(best.of_gt[g], value);
+    }
+    lowest.push_back(value);
+  }
   at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> selected;
     BoxTile tile;
-    m.for_tiles(begin, end, [&](const Segment& segment, int64_t row, int64_t rows) {
-      m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
+    m.for_tiles(begin, end, [&](const Segment& segment, int64_t t, int64_t row, int64_t rows) {
+      bool have_tile = false;
       for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
+        const float reach = best.of_tile[segment.place(t, n)];
+        if (reach < lowest[n]) continue;
+        if (!have_tile) m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
+        have_tile = true;
         const GroundTruths gts = m.gts_of(n);
-        const float* own_best = best.data() + m.gt_offsets[n];
+        const float* own_best = best.of_gt.data() + m.gt_offsets[n];
         const int64_t out = m.output_row(n, row);
-        const float reach = *std::max_element(m.iou + out, m.iou + out + rows);
-        if (reach == 0.f) continue;
         selected.resize(gts.count + 1);
-        const int64_t count = m.kernels.select_ground_truths(tile, gts, own_best, reach, selected.data());
-        m.kernels.label_ties(tile, gts, selected.data(), count, own_best, m.label + out);
+        const int64_t count =
+            m.kernels.select_ground_truths(tile, gts, own_best, reach, selected.data());
+        m.kernels.label_ties(tile, gts, selected.data(), count, own_best, m.iou + out,
+                             m.label + out);
       }
     });
   });
@@ -185,6 +208,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
   const std::vector<int32_t> values(labels.begin(), labels.end());
   Matching m{packed_boxes.const_data_ptr<float>(),
              rows,
+             images,
              !box_offsets,
              gts,
              gt_bounds.const_data_ptr<int64_t>(),
@@ -200,8 +224,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
       if (bounds[n] < bounds[n + 1]) m.add_segment(bounds[n], bounds[n + 1], n, n + 1);
     }
   }
-  const std::vector<float> best = match(m, allow_low_quality, gt_boxes.size(0));
-  if (allow_low_quality) add_low_quality(m, best);
+  if (!allow_low_quality) {
+    match(m, nullptr);
+  } else {
+    Best best{std::vector<float>(gt_boxes.size(0), 0.f),
+              std::vector<float>(m.num_tiles * (m.shared ? images : 1), 0.f)};
+    match(m, &best);
+    add_low_quality(m, best);
+  }
   return {index, iou, label};
 }
 

@@ -54,12 +54,17 @@ struct VectorKernels {
   void (*match_tile)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
                      int64_t num_selected, TileMatch* match, float* column_max);
 
-  // Labels 1 each box that has the best IoU of a selected ground truth.
-  void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                     int64_t num_selected, const float* best, int8_t* label);
+  // Labels and writes the matches; returns their highest IoU.
+  float (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule,
+                       int64_t* index, float* iou, int8_t* label);
 
-  void (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule,
-                      int64_t* index, float* iou, int8_t* label);
+  // Labels 1 each box that has the best IoU of a selected ground truth. matched_iou: of each box.
+  void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
+                     int64_t num_selected, const float* best, const float* matched_iou,
+                     int8_t* label);
+
+  // bin[i] of docs/sampling.md for each IoU, -1 for none. NaN counts as 0.
+  void (*find_bins)(const IouBins& bins, const float* iou, int64_t count, int32_t* bin);
 
   // IoU of one box with all ground truths.
   void (*iou_row)(const Box& box, const GroundTruths& gts, float* iou);

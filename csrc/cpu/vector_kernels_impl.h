@@ -151,38 +151,71 @@ inline void match_tile(const BoxTile& tile, const GroundTruths& gts, const int32
   }
 }
 
-inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                       int64_t num_selected, const float* best, int8_t* label) {
-#pragma GCC unroll 1
-  for (int64_t i = 0; i < tile.count; i += kWidth) {
-    const BoxVec box = load_boxes(tile, i);
-    IntVec tied = {};
-    for (int64_t s = 0; s < num_selected; ++s) {
-      tied |= iou_of(broadcast_gt(gts, selected[s]), box) == broadcast(best[selected[s]]);
-    }
-    const int64_t rows = tile.count - i < kWidth ? tile.count - i : kWidth;
-    for (int64_t l = 0; l < rows; ++l) label[i + l] = tied[l] ? 1 : label[i + l];
-  }
+LIBRA_INLINE float highest_lane(const FloatVec& v) {
+  float highest = v[0];
+  for (int64_t l = 1; l < kWidth; ++l) highest = libra_d2::max_of(v[l], highest);
+  return highest;
 }
 
-inline void store_match(const TileMatch& match, int64_t count, const LabelRule& rule,
-                        int64_t* index, float* iou, int8_t* label) {
+inline float store_match(const TileMatch& match, int64_t count, const LabelRule& rule,
+                         int64_t* index, float* iou, int8_t* label) {
   alignas(64) int32_t wide[kTile];
+  FloatVec highest = {};
 #pragma GCC unroll 1
   for (int64_t i = 0; i < count; i += kWidth) {
     const FloatVec best = load(match.iou + i);
+    highest = max_of(best, highest);
     IntVec value = broadcast(rule.labels[0]);
     for (int64_t k = 0; k < rule.num_thresholds; ++k) {
       value = best >= broadcast(rule.thresholds[k]) ? broadcast(rule.labels[k + 1]) : value;
     }
     store(wide + i, value);
   }
-#pragma GCC unroll 1
   for (int64_t i = 0; i < count; ++i) index[i] = match.index[i];
-#pragma GCC unroll 1
   for (int64_t i = 0; i < count; ++i) iou[i] = match.iou[i];
-#pragma GCC unroll 1
   for (int64_t i = 0; i < count; ++i) label[i] = static_cast<int8_t>(wide[i]);
+  return highest_lane(highest);
+}
+
+inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
+                       int64_t num_selected, const float* best, const float* matched_iou,
+                       int8_t* label) {
+  for (int64_t i = 0; i < tile.count; i += kWidth) {
+    const int64_t rows = tile.count - i < kWidth ? tile.count - i : kWidth;
+    float reach = 0.f;
+    for (int64_t l = 0; l < rows; ++l) reach = libra_d2::max_of(matched_iou[i + l], reach);
+    const BoxVec box = load_boxes(tile, i);
+    IntVec tied = {};
+    bool evaluated = false;
+    for (int64_t s = 0; s < num_selected; ++s) {
+      const float highest = best[selected[s]];
+      if (highest > reach) continue;  // none of these boxes gets that far with any ground truth
+      tied |= iou_of(broadcast_gt(gts, selected[s]), box) == broadcast(highest);
+      evaluated = true;
+    }
+    if (!evaluated) continue;
+    for (int64_t l = 0; l < rows; ++l) label[i + l] = tied[l] ? 1 : label[i + l];
+  }
+}
+
+inline void find_bins(const IouBins& bins, const float* iou, int64_t count, int32_t* bin) {
+  constexpr int64_t kFew = 16;
+  if (bins.count > kFew) {
+    for (int64_t i = 0; i < count; ++i) bin[i] = static_cast<int32_t>(bins.bin_of(clean_iou(iou[i])));
+    return;
+  }
+  float edge[kFew + 1] = {};
+  for (int64_t k = 0; k <= bins.count; ++k) edge[k] = bins.edge(k);
+  const float top = bins.closed ? bins.hi : edge[bins.count];
+  for (int64_t i = 0; i < count; ++i) bin[i] = 0;
+  for (int64_t k = 1; k < bins.count; ++k) {
+    for (int64_t i = 0; i < count; ++i) bin[i] += clean_iou(iou[i]) >= edge[k];
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const float value = clean_iou(iou[i]);
+    const bool in_bins = (value >= edge[0]) & ((value < top) | (bins.closed & (value == top)));
+    bin[i] = in_bins ? bin[i] : -1;
+  }
 }
 
 inline void iou_row(const Box& box, const GroundTruths& gts, float* iou) {
@@ -203,7 +236,7 @@ inline void draw_box_keys(int64_t seed, int64_t image, const int32_t* index, int
   }
 }
 
-constexpr VectorKernels kKernels = {load_tile,   select_ground_truths, match_tile,   label_ties,
-                                    store_match, iou_row,              draw_box_keys};
+constexpr VectorKernels kKernels = {load_tile,  select_ground_truths, match_tile, store_match,
+                                    label_ties, find_bins,            iou_row,    draw_box_keys};
 
 #undef LIBRA_INLINE
