@@ -68,7 +68,7 @@ def core(with_cuda: bool):
     optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
     # No contraction to FMA: every backend gives the same bits. Without OpenMP at::parallel_for is serial.
     flags = {"cxx": [*optimise, "-ffp-contract=off", "-fopenmp"], "nvcc": [*optimise, "--fmad=false"]}
-    patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cu"] if with_cuda else [])
+    patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if with_cuda else [])
     # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks.
     headers = Path(torch.__file__).parent.parent.glob("nvidia/*/include") if with_cuda else []
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension

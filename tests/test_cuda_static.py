@@ -52,7 +52,7 @@ def build(request, tmp_path_factory):
         "-Xptxas=-v,-warn-spills",
         "-Werror=all-warnings",
     ]
-    command += ["-cubin", "-I", str(ROOT / "csrc"), str(ROOT / "tests" / "cuda_static.cu"), "-o", str(cubin)]
+    command += ["-cubin", str(ROOT / "csrc" / "cuda" / "kernels.cu"), "-o", str(cubin)]
     compiled = subprocess.run(command, capture_output=True, text=True)
     assert compiled.returncode == 0, compiled.stderr
     return request.param, compiled.stdout + compiled.stderr, cubin

@@ -8,16 +8,6 @@ namespace libra_d2 {
 constexpr int kIouThreads = 256;
 constexpr int kIouRows = 32;
 
-struct IouArgs {
-  const float4* boxes;
-  const float4* gt_boxes;
-  const int64_t* gt_offsets;
-  int64_t num_gt;
-  Batch batch;
-  float* ious;  // [total]: image after image, [R_n, G_n] row-major
-  int64_t total;
-};
-
 struct IouShared {
   unsigned long long partial[32];
 };
@@ -48,8 +38,8 @@ __global__ void __launch_bounds__(kIouThreads) batched_iou_kernel(const IouArgs 
   while (row < tile.end) {
     const int64_t at = image_start + (row - tile.image_begin) * columns + column;
     if (at < 0 || at >= a.total) return;  // only where `total` does not belong to the offsets
-    const Box box = sanitized(load_aligned(a.boxes + row));
-    const Box gt = sanitized(load_aligned(a.gt_boxes + range.begin + column));
+    const Box box = sanitized(load_box(a.boxes + row));
+    const Box gt = sanitized(load_box(a.gt_boxes + range.begin + column));
     a.ious[at] = iou_of(gt, area_of(gt), box, area_of(box));
     row += row_step;
     column += column_step;

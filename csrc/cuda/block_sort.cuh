@@ -9,6 +9,7 @@ namespace libra_d2 {
 constexpr uint32_t kChosen = 1u << 31;
 constexpr uint32_t kBonus = 1u << 30;
 constexpr uint32_t kRowMask = kBonus - 1;
+static_assert(kMostRows <= kRowMask);
 
 // Key and row of each box, in shared memory or, where they are too many, in global memory.
 struct Elements {

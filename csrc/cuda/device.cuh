@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "../box_math.h"
+#include "args.h"
 
 #if !defined(LIBRA_SHARED)
 #define LIBRA_SHARED(Type, name) __shared__ Type name
@@ -62,8 +62,8 @@ __device__ inline unsigned racy_load(const unsigned* p) {
 #endif
 }
 
-__device__ inline Box load_aligned(const float4* p) {
-  const float4 v = __ldg(p);  // one 16-byte load
+__device__ inline Box load_box(const Box* p) {
+  const float4 v = __ldg(reinterpret_cast<const float4*>(p));  // one 16-byte load
   return Box{v.x, v.y, v.z, v.w};
 }
 
@@ -77,13 +77,6 @@ __device__ inline Range clamped_range(const int64_t* offsets, int64_t i, int64_t
   const int64_t begin = max(int64_t{0}, min(offsets[i], limit));
   return Range{begin, max(begin, min(offsets[i + 1], limit))};
 }
-
-// N images whose rows are packed by `offsets` (`rows` in all), or, without offsets, N images of
-// `rows` rows each.
-struct Batch {
-  const int64_t* offsets;
-  int64_t images, rows;
-};
 
 // Rows [begin, end) of `image`, all inside the kTile rows from `first` on. They are rows of the
 // packed outputs; `image_begin` is where the image's own rows start.

@@ -2,56 +2,8 @@
 #pragma once
 
 #include "device.cuh"
-#include "exact_product.cuh"
 
 namespace libra_d2 {
-
-enum class BinUpper : int { kFixed, kMaxAll, kMaxNegative };
-
-struct SampleRule {
-  uint32_t num_samples, max_positives;
-  bool instance_balanced, iou_balanced;
-  bool has_ub;
-  ExactFactor neg_pos_ub;
-  ExactFactor binned_share;  // 1 - floor_fraction
-  float floor_thr, bin_upper;
-  BinUpper upper_kind;
-  int64_t num_bins;
-
-  // From the op's arguments, in doubles, as Python computes them.
-  static SampleRule of(int64_t num_samples, double positive_fraction, bool instance_balanced,
-                       bool iou_balanced, int64_t num_bins, BinUpper upper_kind, double bin_upper,
-                       double floor_thr, double floor_fraction, double neg_pos_ub) {
-    SampleRule r{};
-    r.num_samples = static_cast<uint32_t>(num_samples);
-    r.max_positives = static_cast<uint32_t>(static_cast<double>(num_samples) * positive_fraction);
-    r.instance_balanced = instance_balanced;
-    r.iou_balanced = iou_balanced;
-    r.has_ub = neg_pos_ub >= 0;
-    r.neg_pos_ub = ExactFactor::of(r.has_ub ? neg_pos_ub : 0.0);
-    r.binned_share = ExactFactor::of(1.0 - floor_fraction);
-    r.floor_thr = static_cast<float>(floor_thr);
-    r.bin_upper = static_cast<float>(bin_upper);
-    r.upper_kind = upper_kind;
-    r.num_bins = num_bins;
-    return r;
-  }
-
-  // Boxes are told apart by stratum: the bins, BAL outside all bins, FLOOR. More bins than samples
-  // give nothing each, so that they need not be told apart.
-  LIBRA_HD uint32_t binned_strata() const {
-    return num_bins <= num_samples ? static_cast<uint32_t>(num_bins) : 0u;
-  }
-  LIBRA_HD uint32_t unbinned_stratum() const { return binned_strata(); }
-  LIBRA_HD uint32_t floor_stratum() const { return binned_strata() + 1; }
-  LIBRA_HD uint32_t num_strata() const { return binned_strata() + 2; }
-};
-
-// Of one image. The maxima are ordered_bits, 0 where there is no such box.
-struct Counts {
-  uint32_t positives, negatives, floor, max_all, max_negative;
-};
-constexpr int64_t kCountWords = sizeof(Counts) / sizeof(uint32_t);
 
 // Unsigned integers in the order of the floats.
 __device__ inline uint32_t ordered_bits(float v) {

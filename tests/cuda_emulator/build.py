@@ -28,7 +28,7 @@ def compile_emulated(name: str, sources: list[str], flags: list[str], *, kernels
     """Path of the binary made of ``sources`` (names in this folder) and the ``kernels`` of a csrc folder."""
     command = [compiler(), *_FLAGS, *flags]
     digest = hashlib.sha256(" ".join([name, *sources, *command]).encode())
-    for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *kernels.glob("*.h"), *kernels.glob("cuda/*.cuh")]):
+    for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *kernels.glob("*.h"), *kernels.glob("cuda/*.cuh"), *kernels.glob("cuda/*.h")]):
         digest.update(path.name.encode() + path.read_bytes())
     target = CACHE / digest.hexdigest()[:16] / name
     if not target.exists():

@@ -1,9 +1,10 @@
-// The CUDA kernels, run by the emulator, behind plain C functions: what csrc/cuda/*.cu is to torch.
+// The CUDA kernels, run by the emulator, behind plain C functions: what csrc/cuda/*_cuda.cpp is to
+// torch.
 #include "emulated_ops.h"
 
 #include "cuda/batched_iou.cuh"
-#include "cuda/match.cuh"
-#include "cuda/sample.cuh"
+#include "cuda/bucketed_sample.cuh"
+#include "cuda/match_boxes.cuh"
 
 using namespace libra_d2;
 
@@ -15,7 +16,7 @@ T* data_or_null(std::vector<T>& v) {
   return v.empty() ? nullptr : v.data();
 }
 
-const float4* boxes_of(const float* p) { return reinterpret_cast<const float4*>(p); }
+const Box* boxes_of(const float* p) { return reinterpret_cast<const Box*>(p); }
 
 constexpr uint32_t kUntouched = 0xCDCDCDCDu;
 

@@ -52,7 +52,7 @@ def test_kernels_are_clean_and_equal_in_every_build(hashes, flags):
 FAULTS = {
     # A race: nothing waits until the ground truths are in shared memory.
     "barrier_removed": (
-        "match.cuh",
+        "match_boxes.cuh",
         "    __syncthreads();\n    for (int chunk",
         "    for (int chunk",
         THREAD,
@@ -67,14 +67,14 @@ FAULTS = {
         "ThreadSanitizer: data race",
     ),
     "atomic_replaced_by_store": (
-        "match.cuh",
+        "match_boxes.cuh",
         "atomicMax(&gts.column_max[j], column);",
         "gts.column_max[j] = column;",
         THREAD,
         "ThreadSanitizer: data race",
     ),
     "read_one_row_too_far": (
-        "match.cuh",
+        "match_boxes.cuh",
         "row >= tile.begin && row < tile.end;\n  const Box box",
         "row >= tile.begin && row <= tile.end;\n  const Box box",
         ["-fsanitize=address"],
@@ -88,14 +88,14 @@ FAULTS = {
         "ERROR: AddressSanitizer",
     ),
     "shared_memory_too_small": (
-        "match.cuh",
+        "match_boxes.cuh",
         "  unsigned column_max[kGtTile];",
         "  unsigned column_max[kGtTile / 2];",
         ["-fsanitize=address"],
         "AddressSanitizer: heap-buffer-overflow",
     ),
     "barrier_in_divergent_code": (
-        "match.cuh",
+        "match_boxes.cuh",
         "    __syncthreads();\n    for (int chunk",
         "    if (threadIdx.x & 1)\n      __syncthreads();\n    else\n      __syncthreads();\n    for (int chunk",
         PLAIN,
@@ -143,5 +143,5 @@ def test_planted_fault_is_caught(tmp_path, file, correct, faulty, flags, report)
 
 def test_stale_shared_memory_shows(tmp_path, hashes):
     # Shared memory is poisoned, so that what nobody wrote cannot pass for zero.
-    kernels = plant(tmp_path, "match.cuh", "      gts.column_max[j] = 0u;\n", "")
+    kernels = plant(tmp_path, "match_boxes.cuh", "      gts.column_max[j] = 0u;\n", "")
     assert run_kernels(PLAIN, kernels).stdout != hashes

@@ -1,14 +1,16 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
 #include <algorithm>
 #include <optional>
 #include <tuple>
 
-#include "launch.h"
-#include "match.cuh"
+#include "kernels.h"
+#include "tensors.h"
 
 namespace libra_d2 {
 namespace {
@@ -61,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor> match_boxes_cuda(const Tensor& boxes, const T
   a.matched_iou = matched_iou.mutable_data_ptr<float>();
   a.matched_label = matched_label.mutable_data_ptr<int8_t>();
   a.column_max = reinterpret_cast<unsigned*>(column_max.mutable_data_ptr<int>());
-  launch_match(a, allow_low_quality, StreamLaunch{});
+  C10_CUDA_CHECK(match_boxes_on(c10::cuda::getCurrentCUDAStream(), a, allow_low_quality));
   return {matched_idx, matched_iou, matched_label};
 }
 

@@ -9,27 +9,6 @@ namespace libra_d2 {
 
 constexpr int kMatchThreads = 256;
 constexpr int kGtTile = 64;
-constexpr int kMaxThresholds = 15;
-
-// Passed by value: a kernel argument needs no copy to the device.
-struct LabelRule {
-  int num_thresholds;
-  float thresholds[kMaxThresholds];
-  int8_t labels[kMaxThresholds + 1];
-};
-
-struct MatchArgs {
-  const float4* boxes;  // [batch.rows]; shared by the images where batch.offsets is null
-  const float4* gt_boxes;
-  const int64_t* gt_offsets;
-  int64_t num_gt;
-  Batch batch;
-  LabelRule rule;
-  int64_t* matched_idx;
-  float* matched_iou;
-  int8_t* matched_label;
-  unsigned* column_max;  // [num_gt] zeros; the bits of each ground truth's best IoU
-};
 
 struct GtTile {
   Box box[kGtTile];
@@ -41,7 +20,7 @@ struct GtTile {
 __device__ inline unsigned bits_of(float iou) { return __float_as_uint(iou); }
 
 __device__ inline Box match_box(const MatchArgs& a, const RowTile& tile, int64_t row) {
-  return sanitized(load_aligned(a.boxes + (a.batch.offsets ? row : row - tile.image_begin)));
+  return sanitized(load_box(a.boxes + (a.batch.offsets ? row : row - tile.image_begin)));
 }
 
 // The bounding box of the warp's boxes; those that cannot overlap anything do not count.
@@ -79,7 +58,7 @@ __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a)
   for (int64_t start = range.begin; start < range.end; start += kGtTile) {
     const int count = static_cast<int>(min(range.end - start, int64_t{kGtTile}));
     for (int j = threadIdx.x; j < count; j += blockDim.x) {
-      gts.box[j] = sanitized(load_aligned(a.gt_boxes + start + j));
+      gts.box[j] = sanitized(load_box(a.gt_boxes + start + j));
       gts.area[j] = area_of(gts.box[j]);
       gts.column_max[j] = 0u;
     }
@@ -150,7 +129,7 @@ __global__ void __launch_bounds__(kMatchThreads) low_quality_kernel(const MatchA
       todo &= todo - 1;
       const float column = __uint_as_float(__shfl_sync(kFullWarp, mine, j));
       if (row_max >= column) {
-        const Box gt = sanitized(load_aligned(a.gt_boxes + start + j));
+        const Box gt = sanitized(load_box(a.gt_boxes + start + j));
         tie |= iou_of(gt, area_of(gt), box, area) == column;
       }
     }

@@ -1,9 +1,11 @@
 #include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include "batched_iou.cuh"
-#include "launch.h"
+#include "kernels.h"
+#include "tensors.h"
 
 namespace libra_d2 {
 namespace {
@@ -34,7 +36,7 @@ Tensor batched_iou_cuda(const Tensor& boxes, const Tensor& gt_boxes, const Tenso
   a.batch = Batch{box_bounds.const_data_ptr<int64_t>(), gt_offsets.size(0) - 1, boxes.size(0)};
   a.ious = ious.mutable_data_ptr<float>();
   a.total = numel;
-  launch_batched_iou(a, StreamLaunch{});
+  C10_CUDA_CHECK(batched_iou_on(c10::cuda::getCurrentCUDAStream(), a));
   return ious;
 }
 

@@ -14,33 +14,9 @@
 namespace libra_d2 {
 
 constexpr int kSelectThreads = 1024;
-constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory holds
 constexpr int kSweepThreads = 256;
 constexpr int kSweepRows = 1024;
 constexpr uint32_t kBlockStrata = 256;
-constexpr int kListSlack = 32;
-
-struct SampleArgs {
-  const int8_t* labels;
-  const float* ious;
-  const int64_t* matched_idx;
-  Batch batch;  // with offsets
-  const int64_t* seed;
-  SampleRule rule;
-  int64_t* indices;  // [images, num_samples]
-  int64_t* num_positive;
-  int64_t* num_negative;
-  // Room for the boxes of images with more than `capacity` of one sign: [rows] each. May be null
-  // where there are no more rows than that.
-  uint64_t* spill_key;
-  uint32_t* spill_row;
-  // For the sweeps before select_kernel, zeroed but for `list`; null without them.
-  Counts* counts;        // [images]
-  uint32_t* strata;      // [images, num_strata]
-  uint32_t* list_sizes;  // [images, 2]: negatives, positives
-  uint32_t* list;        // [images, 2, capacity]
-  int list_slack;        // kListSlack; the tests narrow it to make lists fail
-};
 
 __device__ inline Words4 box_keys(const SampleArgs& a, int64_t image, uint32_t row) {
   return draw_keys(*a.seed, row, image, Domain::kBox);
@@ -412,19 +388,6 @@ __global__ void __launch_bounds__(kSelectThreads, 1) select_kernel(const SampleA
     a.num_positive[image] = s.plan.positives;
     a.num_negative[image] = s.plan.negatives;
   }
-}
-
-// Elements that the scratch arrays of SampleArgs need.
-struct SampleRoom {
-  int64_t spill, counts, strata, list_sizes, list;
-};
-
-template <int kCapacity>
-SampleRoom room_for_sample(const SampleRule& rule, int64_t images, int64_t rows, bool swept) {
-  SampleRoom room{rows > kCapacity ? rows : 0, 0, 0, 0, 0};
-  if (!swept) return room;
-  return SampleRoom{room.spill, images, images * rule.num_strata(), images * 2,
-                    images * 2 * kCapacity};
 }
 
 // `launch(kernel, blocks, threads, dynamic_smem, args...)` queues a kernel.

@@ -1,6 +1,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -8,8 +10,8 @@
 #include <string>
 #include <tuple>
 
-#include "launch.h"
-#include "sample.cuh"
+#include "kernels.h"
+#include "tensors.h"
 
 namespace libra_d2 {
 namespace {
@@ -65,7 +67,7 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
       static_cast<BinUpper>(choice("bin_upper", bin_upper, {"value", "max_all", "max_neg"}));
 
   const int64_t images = offsets.size(0) - 1, rows = labels.numel();
-  TORCH_CHECK_VALUE(rows <= kRowMask, kOp, ": expected at most ", kRowMask, " rows on CUDA, got ",
+  TORCH_CHECK_VALUE(rows <= kMostRows, kOp, ": expected at most ", kMostRows, " rows on CUDA, got ",
                     rows, ": split the batch");
   const c10::cuda::CUDAGuard guard(labels.device());
   const auto options = labels.options().dtype(at::kLong);
@@ -107,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
     a.list_sizes = a.strata + room.strata;
     a.list = reinterpret_cast<uint32_t*>(list.mutable_data_ptr<int>());
   }
-  launch_sample<kSelectCapacity>(a, kSelectThreads, StreamLaunch{});
+  C10_CUDA_CHECK(bucketed_sample_on(c10::cuda::getCurrentCUDAStream(), a));
   return {indices, num_positive, num_negative};
 }
 

@@ -1,0 +1,53 @@
+// All that nvcc compiles. It stays free of torch, whose headers take longer than the kernels and
+// would be read once for each GPU architecture.
+#include <climits>
+
+#include "batched_iou.cuh"
+#include "bucketed_sample.cuh"
+#include "kernels.h"
+#include "match_boxes.cuh"
+
+namespace libra_d2 {
+namespace {
+
+// The `launch` argument of the launch_* functions; after an error it launches nothing.
+struct StreamLaunch {
+  cudaStream_t stream;
+  cudaError_t& error;
+
+  template <class... Params, class... Args>
+  void operator()(void (*kernel)(Params...), int64_t blocks, int threads, size_t dynamic_smem,
+                  const Args&... args) const {
+    constexpr size_t kWithoutAsking = 48 * 1024;
+    if (blocks > INT_MAX) error = cudaErrorInvalidConfiguration;
+    if (error == cudaSuccess && dynamic_smem > kWithoutAsking) {
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(dynamic_smem));
+    }
+    if (error != cudaSuccess) return;
+    kernel<<<static_cast<unsigned>(blocks), threads, dynamic_smem, stream>>>(args...);
+    error = cudaGetLastError();
+  }
+};
+
+}  // namespace
+
+cudaError_t match_boxes_on(cudaStream_t stream, const MatchArgs& args, bool allow_low_quality) {
+  cudaError_t error = cudaSuccess;
+  launch_match(args, allow_low_quality, StreamLaunch{stream, error});
+  return error;
+}
+
+cudaError_t batched_iou_on(cudaStream_t stream, const IouArgs& args) {
+  cudaError_t error = cudaSuccess;
+  launch_batched_iou(args, StreamLaunch{stream, error});
+  return error;
+}
+
+cudaError_t bucketed_sample_on(cudaStream_t stream, const SampleArgs& args) {
+  cudaError_t error = cudaSuccess;
+  launch_sample<kSelectCapacity>(args, kSelectThreads, StreamLaunch{stream, error});
+  return error;
+}
+
+}  // namespace libra_d2
