@@ -1,0 +1,116 @@
+"""Where the core cannot be built or does not fit, the twin takes over and one line says why."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from libra_d2.ops import _core
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_setup(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "setup.py", "--quiet", *command],
+        cwd=folder,
+        env={**os.environ, "LIBRA_D2_CUDA": "0", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of what setup.py reads, small enough to be copied for each test."""
+    (tmp_path / "libra_d2").mkdir()
+    (tmp_path / "libra_d2" / "__init__.py").write_text('__version__ = "0"\n')
+    (tmp_path / "csrc").symlink_to(ROOT / "csrc")
+    (tmp_path / "setup.py").write_text((ROOT / "setup.py").read_text())
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "libra_d2"\nversion = "0"\n[tool.setuptools]\npackages = ["libra_d2"]\n'
+    )
+    return tmp_path
+
+
+def said(done: subprocess.CompletedProcess) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("libra_d2: ")]
+
+
+def test_without_a_compiler_the_twin_is_installed(source):
+    done = run_setup(source, "build", CXX="/nowhere/c++")
+    assert done.returncode == 0, done.stderr
+    assert said(done) == [
+        "libra_d2: the pure-torch path alone, no compiled core: no C++ compiler, /nowhere/c++ was not found"
+    ]
+    assert not list(source.glob("build/**/*.so"))
+
+
+def test_without_torch_the_twin_is_installed(source):
+    (source / "torch.py").write_text("raise ImportError('hidden by the test')\n")
+    done = run_setup(source, "build", PYTHONPATH=str(source))
+    assert done.returncode == 0, done.stderr
+    (line,) = said(done)
+    assert "torch cannot be imported here" in line
+    assert "pip install --no-build-isolation" in line
+
+
+def test_insisting_on_cuda_without_nvcc_fails(source):
+    done = run_setup(source, "build_ext", LIBRA_D2_CUDA="1", CUDA_HOME="/nowhere")
+    assert done.returncode != 0
+    assert "libra_d2: LIBRA_D2_CUDA=1, but " in done.stderr
+
+
+def test_a_core_of_another_torch_is_not_loaded():
+    record = {"torch": "2.3.1+cu121", "cuda": "", "why": "no nvcc was found"}
+    message = _core._why_unfit(record, "2.14.1")
+    assert "built for torch 2.3.1+cu121 and this is torch 2.14.1" in message
+    assert "\n" not in message
+    assert _core._why_unfit({**record, "torch": "2.14.0"}, "2.14.1+cpu") == ""
+    assert _core._why_unfit(None, "2.14.1") == "the compiled core was not built"
+
+
+def import_ops(folder: Path, backend: str) -> subprocess.CompletedProcess:
+    code = "from libra_d2.ops import _core, backend; print(backend(), _core.status(), sep='|')"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "LIBRA_D2_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        (None, ""),
+        ({"torch": "1.13.0", "cuda": "", "why": ""}, "the compiled core was built for torch 1.13.0 and this is torch "),
+        ({"torch": torch.__version__, "cuda": "", "why": ""}, "the compiled core does not load: "),
+    ],
+    ids=["not built", "another torch", "broken"],
+)
+def test_import_falls_back_to_the_twin(tmp_path, record, line):
+    package = tmp_path / "libra_d2"
+    shutil.copytree(ROOT / "libra_d2" / "ops", package / "ops", ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "__init__.py").touch()
+    if record is not None:
+        (package / "_C.abi3.so").write_text("no shared object")
+        (package / "_core_build.json").write_text(json.dumps(record))
+    done = import_ops(tmp_path, "")
+    assert done.stdout.startswith("torch|torch ("), done.stderr
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == bool(line)  # only who built a core is told that it is not used
+
+
+def test_insisting_on_a_core_that_is_not_there_fails(tmp_path):
+    shutil.copytree(ROOT / "libra_d2" / "ops", tmp_path / "libra_d2" / "ops")
+    done = import_ops(tmp_path, "native")
+    assert "ImportError: LIBRA_D2_BACKEND=native, but the compiled core was not built" in done.stderr
