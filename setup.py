@@ -48,13 +48,25 @@ def no_cuda() -> str:
     return ""
 
 
-def nvcc_version() -> tuple[int, int] | None:
+def ask_nvcc(*arguments: str) -> str:
+    """What nvcc prints; empty where there is none."""
     nvcc = shutil.which("nvcc", path=str(Path(cpp_extension.CUDA_HOME or "/nowhere") / "bin"))
     if nvcc is None:
-        return None
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
-    match = re.search(r"release (\d+)\.(\d+)", text)
+        return ""
+    done = subprocess.run([nvcc, *arguments], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
+
+
+def nvcc_version() -> tuple[int, int] | None:
+    match = re.search(r"release (\d+)\.(\d+)", ask_nvcc("--version"))
     return (int(match[1]), int(match[2])) if match else None
+
+
+def use_real_toolkit() -> None:
+    """An nvcc in the PATH may be a link or a script, and its folder not the toolkit's: nvcc itself knows."""
+    top = re.search(r"TOP=(\S+)", ask_nvcc("--dryrun", "-E", "-x", "cu", os.devnull))
+    if top:
+        cpp_extension.CUDA_HOME = os.path.realpath(top[1])
 
 
 def architectures() -> str:
@@ -71,6 +83,8 @@ def core(with_cuda: bool):
     patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if with_cuda else [])
     # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks.
     headers = Path(torch.__file__).parent.parent.glob("nvidia/*/include") if with_cuda else []
+    if with_cuda:
+        use_real_toolkit()
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
     return make(
         "libra_d2._C",
@@ -93,6 +107,7 @@ class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
             record.update(cuda=f"{torch.version.cuda} for {architectures()}")
         elif CUDA_WANTED == "1":
             raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {without_cuda}")
+        compiler = self.compiler
         try:
             super().run()
         except Exception as error:
@@ -101,6 +116,7 @@ class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
             print(f"libra_d2: the CUDA half does not compile, trying without it: {error}", flush=True)
             vars(self.extensions[0]).update(vars(core(with_cuda=False)))
             record.update(cuda="", why="its CUDA half does not compile")
+            self.compiler = compiler  # a name again, as setuptools expects
             super().run()
         folder = ROOT if self.inplace else Path(self.build_lib)
         (folder / "libra_d2" / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n")
