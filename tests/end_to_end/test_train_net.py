@@ -1,0 +1,203 @@
+"""The documented commands, run as they are, on a data set that train_net.py has never seen."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+
+from libra_d2.config import get_cfg
+from tests.engine.tiny import write_config, write_dataset
+
+ROOT = Path(__file__).parents[2]
+LIBRA = {
+    "META_ARCHITECTURE": "LibraRCNN",
+    "PROPOSAL_GENERATOR": {"NAME": "LibraRPN"},
+    "ROI_HEADS": {"NAME": "LibraROIHeads"},
+    "ROI_BOX_HEAD": {"BBOX_REG_LOSS_TYPE": "balanced_l1"},
+    "LIBRA": {"BFP": {"ENABLED": True}},
+}
+
+
+class Workplace:
+    """A folder with data and a config; the commands run in it, one thread each."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        write_dataset(folder / "train")
+        write_dataset(folder / "val", 3, seed=1)
+        write_config(folder / "tiny.yaml", MODEL=LIBRA, SOLVER={"CHECKPOINT_PERIOD": 3})
+
+    def start(self, *args, stdout=subprocess.DEVNULL):
+        command = [sys.executable, *map(str, args)]
+        pipes = {"stdout": stdout, "stderr": subprocess.STDOUT, "text": True}
+        env = dict(os.environ, OMP_NUM_THREADS="1")
+        return subprocess.Popen(command, cwd=self.folder, env=env, start_new_session=True, **pipes)
+
+    def run(self, *args, fails=False):
+        process = self.start(*args, stdout=subprocess.PIPE)
+        output, _ = process.communicate(timeout=500)
+        assert bool(process.returncode) == fails, output
+        return output
+
+    def train(self, *args, **kwargs):
+        return self.run(*self.training(*args), **kwargs)
+
+    def training(self, *args):
+        data = ["--train-json", "train/annotations.json", "--train-images", "train/images"]
+        data += ["--val-json", "val/annotations.json", "--val-images", "val/images"]
+        return [ROOT / "train_net.py", "--config-file", "tiny.yaml", *data, *args]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("workplace"))
+
+
+@pytest.fixture(scope="module")
+def trained(place):
+    """A whole training, without interruption."""
+    return place.train("OUTPUT_DIR", "whole")
+
+
+def last_losses(output_dir):
+    lines = [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if "loss" in k} for line in lines if "total_loss" in line][-1]
+
+
+def test_own_json_trains_and_ends_with_the_ap(place, trained):
+    table = trained[trained.index("Evaluation results for bbox") :]
+    assert re.search(r"\|\s+AP\s+\|\s+AP50", table)
+    assert re.search(r"\| green\s+\|.*\| red\s+\|.*\| blue", table), "class names of the json, by category id"
+    assert "eta: " in trained
+    out = place.folder / "whole"
+    assert list(out.glob("events.out.tfevents*"))
+    assert last_losses(out)["total_loss"] > 0
+
+
+def test_a_killed_training_resumes_with_the_losses_it_would_have_had(place, trained):
+    out = place.folder / "killed"
+    process = place.start(*place.training("OUTPUT_DIR", "killed"))
+    tag = out / "last_checkpoint"
+    deadline = time.monotonic() + 120
+    while not (tag.exists() and tag.read_text()) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert tag.read_text() == "model_0000002.pth", "it was killed too late to say anything"
+    output = place.train("--resume", "OUTPUT_DIR", "killed", "DATALOADER.NUM_WORKERS", "2")
+    assert "Starting training from iteration 3" in output
+    assert last_losses(out) == pytest.approx(last_losses(place.folder / "whole"), rel=1e-5)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(place, trained):
+    out = place.folder / "damaged"
+    out.mkdir()
+    for name in ("model_0000002.pth", "model_0000005.pth"):
+        (out / name).write_bytes((place.folder / "whole" / name).read_bytes())
+    (out / "last_checkpoint").write_text("model_0000005.pth")
+    os.truncate(out / "model_0000005.pth", 5000)
+    output = place.train("--resume", "OUTPUT_DIR", "damaged")
+    assert re.search(r"damaged/model_0000005.pth is truncated or damaged", output)
+    assert "Starting training from iteration 3" in output
+    assert last_losses(out) == pytest.approx(last_losses(place.folder / "whole"), rel=1e-5)
+
+
+def test_two_cpu_ranks_train_resume_and_evaluate(place):
+    args = ["--num-gpus", "2", "--dist-url", "auto", "MODEL.DEVICE", "cpu", "OUTPUT_DIR"]
+    output = place.train(*args, "ranks")
+    assert "World size: 2" in output
+    assert "Evaluation results for bbox" in output
+    assert (place.folder / "ranks" / "log.txt.rank1").exists()
+    out = place.folder / "ranks_resumed"
+    out.mkdir()
+    (out / "model_0000002.pth").write_bytes((place.folder / "ranks" / "model_0000002.pth").read_bytes())
+    (out / "last_checkpoint").write_text("model_0000002.pth")
+    output = place.train("--resume", *args, "ranks_resumed")
+    assert "Starting training from iteration 3" in output
+    assert last_losses(out) == pytest.approx(last_losses(place.folder / "ranks"), rel=1e-5)
+
+
+def test_the_saved_config_alone_evaluates(place, trained):
+    output = place.run(
+        *(ROOT / "train_net.py", "--eval-only", "--config-file", "whole/config.yaml", "OUTPUT_DIR", "evaluated"),
+        *("MODEL.WEIGHTS", "whole/model_final.pth"),
+    )
+
+    def table(text):
+        return text[text.index("Per-category bbox AP") :].split("[", 1)[0]
+
+    assert table(output) == table(trained)
+
+
+def test_the_saved_config_serves_default_predictor(place, trained):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(place.folder / "whole" / "config.yaml"))
+    cfg.MODEL.WEIGHTS = str(place.folder / "whole" / "model_final.pth")
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    instances = DefaultPredictor(cfg)(read_image(str(place.folder / "val" / "images" / "001.png"), "BGR"))["instances"]
+    assert len(instances)
+    assert instances.pred_classes.max() < len(cfg.MODEL.LIBRA.DATA.CLASS_NAMES) == 3
+    saved = torch.load(cfg.MODEL.WEIGHTS)["model"]
+    assert "backbone.refine.theta.weight" in saved
+
+
+def test_the_saved_config_serves_the_demo(place, trained):
+    output = place.run(
+        *(
+            ROOT / "demo.py",
+            "--config-file",
+            "whole/config.yaml",
+            "--input",
+            "val/images/00[12].png",
+            "train/images/001.png",
+        ),
+        *("--output", "drawn", "--confidence-threshold", "0.0", "--opts", "MODEL.WEIGHTS", "whole/model_final.pth"),
+    )
+    drawn = place.folder / "drawn"
+    assert sorted(p.name for p in drawn.iterdir()) == ["001.png", "001_2.png", "002.png"]
+    assert re.search(r"val/images/001.png: [1-9]\d* detections, drawn in drawn/001.png", output)
+    before = read_image(str(place.folder / "val" / "images" / "001.png"), "RGB")
+    after = read_image(str(drawn / "001.png"), "RGB")
+    assert before.shape == after.shape
+    assert (before != after).any()
+
+
+DEMO = ["--config-file", "whole/config.yaml", "--input", "val/images/001.png", "--output", "drawn"]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (DEMO, "is not this detector after training, it lacks"),
+        (["--webcam"], "--webcam: this demo reads images only"),
+    ],
+)
+def test_the_demo_says_in_one_line_what_is_wrong(args, expected, place, trained):
+    output = place.run(ROOT / "demo.py", *args, fails=True)
+    assert expected in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--config-file", "tiny.yaml", "MODEL.WIGHTS", "x"], "unknown config key MODEL.WIGHTS; did you mean"),
+        (
+            ["--train-json", "gone.json", "--train-images", "train/images"],
+            "MODEL.LIBRA.DATA.TRAIN_JSON: there is no gone.json",
+        ),
+    ],
+)
+def test_train_net_says_in_one_line_what_is_wrong(args, expected, place):
+    output = place.run(ROOT / "train_net.py", *args, fails=True)
+    assert output.splitlines()[-1].startswith(f"train_net.py: error: {expected}")
+    assert "Traceback" not in output
