@@ -36,20 +36,31 @@ def mmdet_packages() -> Path:
 
 @pytest.fixture(scope="session")
 def mmdet(tmp_path_factory):
-    """`mmdet(name)`: what the function `name` of oracle.py returns; it runs once, whatever number of workers ask."""
+    """`mmdet(name)`: what the function `name` of oracle.py returns; it runs once, whatever number of workers ask.
+
+    `mmdet(name, content)` gives it what is asked about, and runs each time.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
     results = {}
 
-    def run(name):
+    def ask(*arguments):
+        env = {**os.environ, "PYTHONPATH": str(mmdet_packages()), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(HERE / "oracle.py"), *map(str, arguments)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-4000:]
+
+    def run(name, content=None):
+        if content is not None:
+            files = [tmp_path_factory.mktemp("asked") / file for file in ("answer.pth", "question.pth")]
+            torch.save(content, files[1])
+            ask(name, *files)
+            return torch.load(files[0], weights_only=True)
         out = folder / f"mmdet_{name}.pth"
         with FileLock(f"{out}.lock"):
             if not out.exists():
-                env = {**os.environ, "PYTHONPATH": str(mmdet_packages()), "OMP_NUM_THREADS": "1"}
-                command = [sys.executable, str(HERE / "oracle.py"), name, str(out)]
-                done = subprocess.run(command, env=env, capture_output=True, text=True)
-                assert done.returncode == 0, done.stderr[-4000:]
+                ask(name, out)
         if name not in results:
             results[name] = torch.load(out, weights_only=True)
         return results[name]

@@ -1,9 +1,10 @@
-"""Runs MMDetection 3.3.0 itself and saves what it says: `python oracle.py NAME OUT.pth`.
+"""Runs MMDetection 3.3.0 itself and saves what it says: `python oracle.py NAME OUT.pth [IN.pth]`.
 
 Runs in a process of its own with MMDetection, MMEngine and mmcv-lite on PYTHONPATH. mmcv's compiled operators are
 torchvision's; modules that MMDetection imports without using them here are empty.
 """
 
+import argparse
 import functools
 import importlib.abc
 import importlib.machinery
@@ -88,7 +89,7 @@ from mmdet.models.task_modules.samplers import (  # noqa: E402
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 from mmdet.utils import register_all_modules  # noqa: E402
-from mmengine.config import Config  # noqa: E402
+from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
@@ -222,6 +223,21 @@ def retinanet():
     return detect(model, image) | train(model, image)
 
 
+def deploy(jobs):
+    """Detections of given weights in a given config with given `--cfg-options`, read as MMDetection's tools do."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="*", action=DictAction)
+    found = []
+    for job in jobs:
+        config = config_of(job["config"])
+        config.merge_from_dict(parser.parse_args(["--cfg-options", *job["options"]]).cfg_options)
+        model = MODELS.build(config.model)
+        model.load_state_dict(job["state_dict"])
+        detections = detect(model.eval(), job["image"])
+        found.append({name: detections[name] for name in ("boxes", "scores", "labels")})
+    return found
+
+
 def pyramids():
     """BFP on levels of odd sizes: {refine type: weights, outputs} and the inputs."""
     g = torch.Generator().manual_seed(0)
@@ -345,37 +361,6 @@ def divisor_of_the_rpn():
     return found
 
 
-def training():
-    """What MMDetection does in training where libra_d2 does something else."""
-    functions = (
-        draws_of_negatives,
-        draws_at_the_upper_edge,
-        draws_of_positives,
-        loss_curves,
-        initial_pyramid,
-        lonely_ground_truth,
-        divisor_of_the_rpn,
-        pyramids,
-        recipes,
-    )
-    return {function.__name__: function() for function in functions}
-
-
-def recipes():
-    """MMDetection's own configs of Libra Faster R-CNN and Libra RetinaNet, as plain dicts and lists."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    keys = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader")
-    configs = {
-        name: config_of(f"libra-{name.replace('_', '-')}_r50_fpn_1x_coco") for name in ("faster_rcnn", "retinanet")
-    }
-    return {name: {key: plain(config.to_dict()[key]) for key in keys} for name, config in configs.items()}
-
-
 class OneLayer(BaseModel):
     def __init__(self):
         super().__init__()
@@ -415,5 +400,39 @@ def runner_checkpoint():
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
+def facts():
+    """All that needs no detector to be run, in one process."""
+    functions = (
+        draws_of_negatives,
+        draws_at_the_upper_edge,
+        draws_of_positives,
+        loss_curves,
+        initial_pyramid,
+        lonely_ground_truth,
+        divisor_of_the_rpn,
+        pyramids,
+        recipes,
+        names,
+        runner_checkpoint,
+    )
+    return {function.__name__: function() for function in functions}
+
+
+def recipes():
+    """MMDetection's own configs of Libra Faster R-CNN and Libra RetinaNet, as plain dicts and lists."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    keys = ("model", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader")
+    configs = {
+        name: config_of(f"libra-{name.replace('_', '-')}_r50_fpn_1x_coco") for name in ("faster_rcnn", "retinanet")
+    }
+    return {name: {key: plain(config.to_dict()[key]) for key in keys} for name, config in configs.items()}
+
+
 if __name__ == "__main__":
-    torch.save(globals()[sys.argv[1]](), sys.argv[2])
+    name, target, *source = sys.argv[1:]
+    torch.save(globals()[name](*(torch.load(file, weights_only=True) for file in source)), target)

@@ -121,7 +121,7 @@ def test_files_that_are_read(tmp_path, content, zipped):
 
 def test_a_runners_own_checkpoint_is_read(tmp_path, mmdet):
     path = tmp_path / "epoch_1.pth"
-    path.write_bytes(mmdet("runner_checkpoint").numpy().tobytes())
+    path.write_bytes(mmdet("facts")["runner_checkpoint"].numpy().tobytes())
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     assert "mmengine.logging.history_buffer.HistoryBuffer" in unsafe
     tensors = read_mmdet(path)

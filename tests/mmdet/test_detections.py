@@ -3,25 +3,7 @@
 import pytest
 import torch
 
-from tests.mmdet.converted import converted
-
-
-@torch.no_grad()
-def detect(model, image):
-    """What the model returns for an image that is not resized, highest score first."""
-    found = model([{"image": image}])[0]["instances"]
-    return found[found.scores.sort(descending=True, stable=True).indices]
-
-
-def agree(found, oracle) -> bool:
-    """The same detections: boxes within 0.05 px, scores within 1e-4, whatever the order of equal scores."""
-    if len(found) != len(oracle["boxes"]):
-        return False
-    same_class = found.pred_classes[:, None] == oracle["labels"]
-    near = (found.pred_boxes.tensor[:, None] - oracle["boxes"]).abs().amax(-1) <= 0.05
-    as_sure = (found.scores[:, None] - oracle["scores"]).abs() <= 1e-4
-    pairs = same_class & near & as_sure
-    return bool(pairs.any(0).all() and pairs.any(1).all())
+from tests.mmdet.converted import agree, converted, detect
 
 
 @pytest.fixture(params=["faster_rcnn", "retinanet"])

@@ -19,7 +19,7 @@ MMDET = {"bin_upper": "max_all", "floor_thr": 0.0}
 
 @pytest.fixture
 def theirs(mmdet):
-    return mmdet("training")
+    return mmdet("facts")
 
 
 def draw(labels, ious, num_samples, *, positive_fraction=0.25, times=30, **options):

@@ -60,7 +60,7 @@ def test_the_published_loss_of_libra_retinanet_is_another(mmdet):
 @pytest.mark.parametrize("refine", ["none", "conv", "non_local"])
 def test_pyramids_are_those_of_mmdetection(mmdet, refine):
     """On levels whose sizes divide nothing: windows of the pooling overlap, nearest neighbours repeat unevenly."""
-    oracle = mmdet("training")["pyramids"]
+    oracle = mmdet("facts")["pyramids"]
     features = {f"p{level}": tensor for level, tensor in enumerate(oracle["inputs"], start=2)}
     bottom_up = Pyramid({name: tuple(tensor.shape[2:]) for name, tensor in features.items()}, channels=8)
     pyramid = BalancedFeaturePyramid(bottom_up, refine_type=refine)

@@ -58,7 +58,7 @@ def test_every_weight_of_the_model_is_filled(architecture):
 @pytest.mark.parametrize("meta", ["faster_rcnn", "retinanet"])
 def test_names_and_shapes_are_those_of_mmdetection(mmdet, meta, backbone, refine):
     architecture = Architecture(meta, *BACKBONES[backbone], refine)
-    theirs = mmdet("names")[f"{architecture.mmdet_config} {refine}"]
+    theirs = mmdet("facts")["names"][f"{architecture.mmdet_config} {refine}"]
     counters = {name for name in theirs if name.endswith("num_batches_tracked")}
     assert shapes(compact(architecture)) == {name: tuple(s) for name, s in theirs.items() if name not in counters}
     back = to_mmdet(compact(architecture, side=1))[1]

@@ -13,7 +13,7 @@ def recipes(mmdet, name):
     """(our config, their config)"""
     cfg = libra_d2.get_cfg()
     cfg.merge_from_file(str(CONFIGS / f"libra_{name}_R_50_FPN_1x.yaml"))
-    return cfg, CfgNode(mmdet("training")["recipes"][name])
+    return cfg, CfgNode(mmdet("facts")["recipes"][name])
 
 
 @pytest.fixture(params=["faster_rcnn", "retinanet"])
