@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import zipfile
+from urllib.parse import urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -26,7 +27,19 @@ class LibraCheckpointer(DetectionCheckpointer):
         self._source = path
         #: names of the model's tensors that the last file did not fill
         self.not_loaded = list(self.model.state_dict())
+        if path and "://" in path:
+            self._fetch(path)
         return super().load(path, *args, **kwargs)
+
+    def _fetch(self, url):
+        try:
+            self.path_manager.get_local_path(urlparse(url)._replace(query="").geturl())
+        except OSError as e:
+            page = url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+            raise OSError(
+                f"MODEL.WEIGHTS: cannot fetch {url} ({e}). Download {page} by hand and add MODEL.WEIGHTS FILE to the "
+                "command, or MODEL.WEIGHTS '' to start from random weights"
+            ) from e
 
     def resume_or_load(self, path, *, resume=True):
         """Like Detectron2's, but takes the newest checkpoint that is whole, and names those that are not.

@@ -68,6 +68,7 @@ def find_faults(json_file: str, image_dir: str) -> Iterator[Fault]:
         elif all(a.get("iscrowd") for a in annotations):
             yield Fault("warning", _image(image), "all of its annotations are crowds, which are not trained on")
         yield from _duplicates(image, annotations)
+    yield from _mask_faults(json_file, lists["annotations"])
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for faults in pool.map(lambda image: _file_faults(image, image_dir), images.values()):
             yield from faults
@@ -174,6 +175,21 @@ def _segmentation_faults(annotation, image, where):
         yield Fault("error", where, "a polygon is not finite")
     elif not any(len(p) >= 6 and len(p) % 2 == 0 for p in polygons):
         yield Fault("error", where, "no polygon has three points, training would leave the object out")
+
+
+def _mask_faults(json_file, annotations):
+    """What matters to Mask R-CNN alone."""
+    objects = [a.get("segmentation") for a in annotations if not a.get("iscrowd")]
+    masked = [segmentation for segmentation in objects if segmentation]
+    if masked and len(masked) < len(objects):
+        yield Fault(
+            "warning",
+            json_file,
+            f"{len(objects) - len(masked)} annotations lack a segmentation, no masks can be trained",
+        )
+    encoded = sum(isinstance(segmentation, dict) for segmentation in masked)
+    if encoded:
+        yield Fault("warning", json_file, f"{encoded} run-length masks: training masks needs INPUT.MASK_FORMAT bitmask")
 
 
 def _duplicates(image, annotations):

@@ -45,6 +45,8 @@ class ReplayableTrainLoader:
         self._parts = build_detection_train_loader.from_config(cfg, mapper=train_mapper(cfg))
         if isinstance(self._parts["dataset"], IterableDataset):
             raise TypeError(f"expected a list or a map-style data set, got {type(self._parts['dataset']).__name__}")
+        if cfg.MODEL.MASK_ON:
+            _check_masks(self._parts["dataset"])
 
     def state_dict(self) -> dict:
         return {"seed": self._seed}
@@ -69,6 +71,16 @@ class ReplayableTrainLoader:
         parts["mapper"] = None
         parts["aspect_ratio_grouping"] = False
         return iter(build_detection_train_loader(**parts, seed=self._seed))
+
+
+def _check_masks(dataset) -> None:
+    for record in dataset:
+        for annotation in record.get("annotations", ()):
+            if "segmentation" not in annotation and not annotation.get("iscrowd", 0):
+                raise ValueError(
+                    f"MODEL.MASK_ON: expected a segmentation in every annotation, got one without in image "
+                    f"{record['image_id']} ({record['file_name']}); MODEL.MASK_ON False trains on the boxes alone"
+                )
 
 
 class _GroupedPositions(Sampler):

@@ -78,7 +78,7 @@ class _reported:
             return f"unknown config key {unknown[1]}{self._near(unknown[1])}"
         if mismatch := re.search(r"with values \((.*) vs\. (.*)\) for config key: (\S+)", message, re.DOTALL):
             default, given, key = mismatch.groups()
-            return f"{key}: expected a {type(self.keys.get(key, {})).__name__} such as {default!r}, got {given!r}"
+            return f"{key}: expected {type(self.keys.get(key, {})).__name__}, such as {default!r}, got {given!r}"
         if isinstance(error, TypeError | AttributeError):  # what yacs falls into where it takes a value for a section
             return "expected keys and values in sections, as in Detectron2's configs"
         if isinstance(error, OSError | yaml.YAMLError):

@@ -32,10 +32,11 @@ class RankState(HookBase):
     def after_step(self):
         done = self.trainer.iter + 1
         if done % self._period == 0 or done >= self.trainer.max_iter:
-            ranks = comm.gather(self._capture())
-            self._gathered = {"iteration": self.trainer.iter, "ranks": ranks}
+            self._gather()
 
     def state_dict(self):
+        if comm.get_world_size() == 1:  # no other rank has to take part, so it can be done for any checkpoint
+            self._gather()
         return self._gathered
 
     def load_state_dict(self, state):
@@ -57,6 +58,9 @@ class RankState(HookBase):
         set_rng_state(own["rng"], self.trainer.cfg.MODEL.DEVICE)
         if own[_LOSS_NORMALIZER] is not None:
             setattr(self._model(), _LOSS_NORMALIZER, own[_LOSS_NORMALIZER])
+
+    def _gather(self):
+        self._gathered = {"iteration": self.trainer.iter, "ranks": comm.gather(self._capture())}
 
     def _capture(self) -> dict:
         normalizer = getattr(self._model(), _LOSS_NORMALIZER, None)

@@ -222,6 +222,19 @@ def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
         checkpointer.resume_or_load("", resume=True)
 
 
+def test_a_url_that_cannot_be_fetched_is_named_with_what_to_do(tmp_path):
+    class Offline(PathHandler):
+        def _get_supported_prefixes(self):
+            return ["offline://"]
+
+        def _get_local_path(self, path, **kwargs):
+            raise OSError("no network")
+
+    PathManager.register_handler(Offline(), allow_override=True)
+    with pytest.raises(OSError, match=r"cannot fetch offline://w.pkl \(no network\). Download offline://w.pkl by hand"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load("offline://w.pkl")
+
+
 def test_urls_go_through_the_path_manager(plain, tmp_path):
     save_zoo(plain, tmp_path / "w.pkl")
 

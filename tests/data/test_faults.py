@@ -96,6 +96,11 @@ WARNINGS = {
     ),
     "none at all": (set_in("annotations", value=[]), "image 1 (001.png): no annotations"),
     "duplicate": (lambda c: c["annotations"].append(dict(c["annotations"][0], id=999)), "annotation 999: same box"),
+    "some without masks": (lambda c: c["annotations"][0].pop("segmentation"), "1 annotations lack a segmentation"),
+    "run-length mask": (
+        set_in("annotations", 0, "segmentation", value={"size": [64, 96], "counts": [1000, 5144]}),
+        "1 run-length masks: training masks needs INPUT.MASK_FORMAT bitmask",
+    ),
     "over the edge": (set_in("annotations", 0, "bbox", value=[90, 5, 20, 9]), "annotation 1: the bbox"),
 }
 

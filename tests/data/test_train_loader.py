@@ -106,6 +106,22 @@ def test_loading_in_the_main_process_leaves_its_generators_alone(cfg):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_masks_that_are_wanted_and_missing_are_named(cfg):
+    cfg = cfg.clone()
+    cfg.MODEL.MASK_ON = True
+    ReplayableTrainLoader(cfg, seed=5)
+    dicts = DatasetCatalog.get("libra_train")
+    del dicts[2]["annotations"][0]["segmentation"]
+    cfg.DATASETS.TRAIN = ("without_a_mask",)
+    DatasetCatalog.register("without_a_mask", lambda: dicts)
+    try:
+        with pytest.raises(ValueError, match=r"MODEL.MASK_ON: expected a segmentation .* in image 3 \(.*003.png\)"):
+            ReplayableTrainLoader(cfg, seed=5)
+    finally:
+        DatasetCatalog.remove("without_a_mask")
+        MetadataCatalog.remove("without_a_mask")
+
+
 def test_the_added_augmentations_are_used_only_where_asked(cfg):
     names = [type(a).__name__ for a in augmentations(cfg)]
     assert names.count("RandomFlip") == 2

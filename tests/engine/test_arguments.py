@@ -23,10 +23,10 @@ def message(config_file="", opts=()):
         (["model.device", "cpu"], "unknown config key model.device; did you mean MODEL.DEVICE?"),
         (["NUM_BINS", "3"], "unknown config key NUM_BINS; did you mean MODEL.LIBRA.SAMPLER.NUM_BINS?"),
         (["QWERTY", "3"], "unknown config key QWERTY"),
-        (["SOLVER.BASE_LR", "fast"], "SOLVER.BASE_LR: expected a float such as '0.001', got 'fast'"),
+        (["SOLVER.BASE_LR", "fast"], "SOLVER.BASE_LR: expected float, such as '0.001', got 'fast'"),
         (
             ["MODEL.LIBRA.SAMPLER.NUM_BINS", "2.5"],
-            "MODEL.LIBRA.SAMPLER.NUM_BINS: expected a int such as '3', got '2.5'",
+            "MODEL.LIBRA.SAMPLER.NUM_BINS: expected int, such as '3', got '2.5'",
         ),
         (["SOLVER.BASE_LR=0.1"], "expected pairs of KEY VALUE at the end of the command, got 'SOLVER.BASE_LR=0.1'"),
         (["SEED", "1", "--eval-only"], "--eval-only has to come before the first KEY VALUE pair (SEED)"),
@@ -40,7 +40,7 @@ def test_wrong_pairs_are_reported_with_key_and_near_names(opts, expected):
     ("content", "expected"),
     [
         ("MODEL:\n  WIGHTS: x\n", "unknown config key MODEL.WIGHTS; did you mean MODEL.WEIGHTS?"),
-        ("SOLVER:\n  MAX_ITER: many\n", "SOLVER.MAX_ITER: expected a int such as '40000', got 'many'"),
+        ("SOLVER:\n  MAX_ITER: many\n", "SOLVER.MAX_ITER: expected int, such as '40000', got 'many'"),
         ("MODEL: 3\n", "expected keys and values"),
         ("MODEL: [\n", "while parsing"),
         ("_BASE_: gone.yaml\n", "[Errno 2] No such file"),
