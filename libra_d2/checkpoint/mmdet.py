@@ -140,24 +140,37 @@ def _swap_anchor_axes(ours: str, tensor: torch.Tensor) -> torch.Tensor:
     return groups.transpose(0, 1).reshape(tensor.shape)
 
 
-def _recognise(tensors: dict[str, torch.Tensor], side: int) -> Architecture:
-    """The architecture whose names (0: MMDetection's, 1: Detectron2's) and shapes are those of ``tensors``."""
-    heads = {
-        "faster_rcnn": ("roi_head.bbox_head.fc_cls.bias", "roi_heads.box_predictor.cls_score.bias"),
-        "retinanet": ("bbox_head.retina_cls.bias", "head.cls_score.bias"),
-    }
-    found = [meta for meta, names in heads.items() if names[side] in tensors]
+_CLASSIFIERS = {
+    "faster_rcnn": ("roi_head.bbox_head.fc_cls.bias", "roi_heads.box_predictor.cls_score.bias"),
+    "retinanet": ("bbox_head.retina_cls.bias", "head.cls_score.bias"),
+}
+
+
+def detector_and_classes(tensors: dict[str, torch.Tensor], side: int) -> tuple[str, int]:
+    """ "faster_rcnn" or "retinanet", and the number of classes, of weights under MMDetection's (0) or our (1) names."""
+    if side == 0 and "bbox_head.fc_cls.weight" in tensors:
+        raise CheckpointError(
+            "expected weights of MMDetection 2.0 or later, got 1.x (bbox_head.fc_cls, not roi_head.bbox_head.fc_cls): "
+            f"{WHY_NOT_1X}"
+        )
+    found = [meta for meta, names in _CLASSIFIERS.items() if names[side] in tensors]
     if len(found) != 1:
         whose = ("MMDetection's", "Detectron2's")[side]
+        names = " or ".join(names[side] for names in _CLASSIFIERS.values())
         raise CheckpointError(
-            f"expected the weights of a Libra Faster R-CNN or a Libra RetinaNet under {whose} names "
-            f"({heads['faster_rcnn'][side]} or {heads['retinanet'][side]}), got {_some(tensors)}"
+            f"expected the weights of a Libra Faster R-CNN or a Libra RetinaNet under {whose} names ({names}), "
+            f"got {_some(tensors)}"
         )
-    rows = len(tensors[heads[found[0]][side]])
-    num_classes = rows - 1 if found[0] == "faster_rcnn" else rows // _ANCHORS
+    rows = tensors[_CLASSIFIERS[found[0]][side]].numel()
+    return found[0], rows - 1 if found[0] == "faster_rcnn" else rows // _ANCHORS
+
+
+def _recognise(tensors: dict[str, torch.Tensor], side: int) -> Architecture:
+    """The architecture whose names (0: MMDetection's, 1: Detectron2's) and shapes are those of ``tensors``."""
+    meta, num_classes = detector_and_classes(tensors, side)
     got = {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
     candidates = [
-        Architecture(found[0], depth, groups, refine, num_classes)
+        Architecture(meta, depth, groups, refine, num_classes)
         for (depth, groups), refine in itertools.product([(50, 1), (101, 1), (101, 64)], _CONVS)
     ]
     best = min(candidates, key=lambda a: len(got ^ {(names[side], names[2]) for names in a.tensors()}))
@@ -202,11 +215,6 @@ def to_detectron2(tensors: dict[str, torch.Tensor]) -> tuple[Architecture, dict[
     Raises:
         CheckpointError: a weight is unknown, missing or has another shape, or the weights are MMDetection 1.x's.
     """
-    if "bbox_head.fc_cls.weight" in tensors:
-        raise CheckpointError(
-            "expected weights of MMDetection 2.0 or later, got 1.x (bbox_head.fc_cls, not roi_head.bbox_head.fc_cls): "
-            f"{WHY_NOT_1X}"
-        )
     if "neck.lateral_convs.0.conv.weight" in tensors:
         raise CheckpointError(
             "expected a Libra model, whose neck is an FPN (neck.0) and a balanced feature pyramid (neck.1), got one "

@@ -5,7 +5,7 @@ import re
 
 import torch
 
-from libra_d2.checkpoint.mmdet import WHY_NOT_1X, CheckpointError
+from libra_d2.checkpoint.mmdet import WHY_NOT_1X, CheckpointError, detector_and_classes
 
 __all__ = ["read_mmdet", "read_tensors"]
 
@@ -94,15 +94,22 @@ def read_mmdet(path) -> dict[str, torch.Tensor]:
     """
     tensors, rest = read_tensors(path, "state_dict")
     meta = rest.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    config, version = meta.get("config"), str(meta.get("mmdet_version", ""))
-    # RetinaNet's weights have the same names in 1.x, whose configs know no anchor_generator; 2.x runs converted 1.x
-    # weights with its Legacy classes. The config decides: weights trained just before 2.0 was tagged may well say 1.x.
-    if isinstance(config, str) and config:
-        old = "anchor_generator" not in config or "Legacy" in config
-    else:
-        old = version.startswith(("0.", "1."))
-    if old:
-        what = version or "by its config"
-        raise CheckpointError(f"{path}: expected weights of MMDetection 2.0 or later, got 1.x ({what}): {WHY_NOT_1X}")
+    if isinstance(meta, dict) and (reason := _made_by_1x(tensors, meta)):
+        raise CheckpointError(f"{path}: expected weights of MMDetection 2.0 or later, got 1.x ({reason}): {WHY_NOT_1X}")
     return tensors
+
+
+def _made_by_1x(tensors: dict[str, torch.Tensor], meta: dict) -> str:
+    """Why a file is held to be MMDetection 1.x's, whose RetinaNet has the very names of 2.x; "" where it is not.
+
+    The config in the file decides where there is one: 1.x counts the background as a class, 2.x with its Legacy classes
+    runs converted 1.x weights. The version does not: weights trained just before 2.0 was tagged may say 1.x.
+    """
+    config, version = str(meta.get("config", "")), str(meta.get("mmdet_version", ""))
+    said = {int(number) for number in re.findall(r"num_classes\s*=\s*(\d+)", config)}
+    if "Legacy" in config:
+        return "its config has Legacy classes"
+    if not said:
+        return version if version.startswith(("0.", "1.")) else ""
+    _, classes = detector_and_classes(tensors, side=0)
+    return f"its config counts {classes + 1} classes" if classes + 1 in said and classes not in said else ""

@@ -20,7 +20,7 @@ from tests.mmdet.compact import compact
 ROOT = Path(libra_d2.__file__).parents[1]
 main = runpy.run_path(str(ROOT / "tools" / "convert_mmdet.py"))["main"]
 FASTER, RETINA = Architecture("faster_rcnn"), Architecture("retinanet")
-MODERN = "model = dict(bbox_head=dict(anchor_generator=dict(type='AnchorGenerator')))"
+MODERN = "model = dict(bbox_head=dict(num_classes=80, anchor_generator=dict(type='AnchorGenerator')))"
 
 
 def save(path, content, **options):
@@ -169,11 +169,15 @@ OLD = {name.removeprefix("roi_head."): tensor for name, tensor in compact(FASTER
     ("content", "message"),
     [
         ({"state_dict": OLD}, "got 1.x (bbox_head.fc_cls"),
+        ({"meta": {"config": "num_classes=81"}, "state_dict": OLD}, "got 1.x (bbox_head.fc_cls"),
         ({"meta": {"mmdet_version": "1.2.0"}, "state_dict": compact(RETINA)}, "got 1.x (1.2.0): 1.x counts a pixel"),
-        ({"meta": {"config": "anchor_scales=[8]"}, "state_dict": compact(RETINA)}, "got 1.x (by its config)"),
+        (
+            {"meta": {"config": "bbox_head=dict(num_classes=81)"}, "state_dict": compact(RETINA)},
+            "got 1.x (its config counts 81 classes)",
+        ),
         (
             {"meta": {"config": MODERN.replace("'Anchor", "'LegacyAnchor")}, "state_dict": compact(RETINA)},
-            "got 1.x (by its config)",
+            "got 1.x (its config has Legacy classes)",
         ),
         ({"model": compact(FASTER)}, "expected an entry 'state_dict' with weights, or weights alone, got model"),
         ({"state_dict": {"a": 1}}, "expected an entry 'state_dict' with weights"),
@@ -181,7 +185,18 @@ OLD = {name.removeprefix("roi_head."): tensor for name, tensor in compact(FASTER
         ({}, "got no weights"),
         ({"state_dict": compact(FASTER, side=1)}, "under MMDetection's names"),
     ],
-    ids=["names", "version", "config", "legacy", "detectron2", "no tensors", "list", "empty", "our names"],
+    ids=[
+        "names",
+        "names and config",
+        "version",
+        "config",
+        "legacy",
+        "detectron2",
+        "no tensors",
+        "list",
+        "empty",
+        "our names",
+    ],
 )
 def test_refusals_write_nothing(tmp_path, capsys, content, message):
     path = save(tmp_path / "in.pth", content)
