@@ -147,7 +147,7 @@ _CLASSIFIERS = {
 
 
 def detector_and_classes(tensors: dict[str, torch.Tensor], side: int) -> tuple[str, int]:
-    """ "faster_rcnn" or "retinanet", and the number of classes, of weights under MMDetection's (0) or our (1) names."""
+    """Which detector ("faster_rcnn" or "retinanet") and how many classes, by MMDetection's (0) or our (1) names."""
     if side == 0 and "bbox_head.fc_cls.weight" in tensors:
         raise CheckpointError(
             "expected weights of MMDetection 2.0 or later, got 1.x (bbox_head.fc_cls, not roi_head.bbox_head.fc_cls): "
