@@ -56,6 +56,7 @@ def mmdet(tmp_path_factory):
             files = [tmp_path_factory.mktemp("asked") / file for file in ("answer.pth", "question.pth")]
             torch.save(content, files[1])
             ask(name, *files)
+            files[1].unlink()  # hundreds of megabytes of weights
             return torch.load(files[0], weights_only=True)
         out = folder / f"mmdet_{name}.pth"
         with FileLock(f"{out}.lock"):
