@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import zipfile
 
 import torch
 
@@ -48,6 +49,9 @@ def _load(path):
         raise CheckpointError(f"{path}: expected a checkpoint file, got a folder; name the .pth file in it") from None
     try:
         with file, torch.serialization.safe_globals(_stand_ins()):
+            if zipfile.is_zipfile(file) and (bad := zipfile.ZipFile(file).testzip()):
+                raise zipfile.BadZipFile(bad)  # torch does not look at the checksums
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
@@ -78,7 +82,9 @@ def read_tensors(path, key: str) -> tuple[dict[str, torch.Tensor], dict]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: expected a checkpoint or a state dict, got a {type(content).__name__}")
     tensors, rest = (content[key], content) if key in content else (content, {})
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
         found = ", ".join(map(str, list(content)[:4])) or "nothing"
         raise CheckpointError(f"{path}: expected an entry {key!r} with weights, or weights alone, got {found}")
     if tensors and all(name.startswith("module.") for name in tensors):

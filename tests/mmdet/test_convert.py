@@ -181,6 +181,7 @@ OLD = {name.removeprefix("roi_head."): tensor for name, tensor in compact(FASTER
         ),
         ({"model": compact(FASTER)}, "expected an entry 'state_dict' with weights, or weights alone, got model"),
         ({"state_dict": {"a": 1}}, "expected an entry 'state_dict' with weights"),
+        ({"state_dict": {1: torch.zeros(1)}}, "expected an entry 'state_dict' with weights"),
         ([1, 2], "expected a checkpoint or a state dict, got a list"),
         ({}, "got no weights"),
         ({"state_dict": compact(FASTER, side=1)}, "under MMDetection's names"),
@@ -193,6 +194,7 @@ OLD = {name.removeprefix("roi_head."): tensor for name, tensor in compact(FASTER
         "legacy",
         "detectron2",
         "no tensors",
+        "no names",
         "list",
         "empty",
         "our names",
@@ -218,6 +220,16 @@ def test_truncated_files_write_nothing(tmp_path, capsys, part, zipped):
     assert "fetch it again" in err
     assert len(err.splitlines()) == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth"]
+
+
+def test_a_flipped_bit_is_noticed(tmp_path, capsys):
+    path = Path(save(tmp_path / "in.pth", {"state_dict": compact(RETINA) | {"marked": torch.full((64,), 7.25)}}))
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((64,), 7.25).numpy().tobytes()) + 17] ^= 4
+    path.write_bytes(content)
+    status, _, err = run(capsys, path, tmp_path / "out.pth")
+    assert status == 1
+    assert "truncated or damaged" in err
 
 
 def test_missing_files_and_folders(tmp_path, capsys):
