@@ -86,6 +86,47 @@ def test_bucketed_sample_equals_oracle(backend, batch, options, seed, with_gaps)
         assert (num_positive[n].item(), num_negative[n].item()) == (len(positives), len(negatives))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("upper", "top_is_in_a_bin"), [(0.5, True), ("max_neg", True), ("max_all", False)])
+def test_iou_at_the_upper_edge(backend, upper, top_is_in_a_bin):
+    # Two from each third of [0, 0.5]: the box at 0.5 is alone at the top, if it is in the top bin at all.
+    with using(backend):
+        indices, *_ = ops.bucketed_sample(
+            *repeat_image([0] * 60, [0.01] * 59 + [0.5], [0] * 60, 300), 6, 0.25, bin_upper=upper, seed=torch.tensor(2)
+        )
+    drawn = (indices == 59).any(dim=1).sum().item()
+    assert drawn == 300 if top_is_in_a_bin else drawn < 60
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("upper", "hard_is_alone"), [("max_neg", True), ("max_all", False)])
+def test_upper_edge_by_negatives_or_by_all(backend, upper, hard_is_alone):
+    # Thirds of [0, 0.25], the highest negative, leave the hardest one alone; thirds of [0, 0.9] do not.
+    image = repeat_image([0] * 60 + [1], [0.05] * 59 + [0.25, 0.9], [0] * 61, 300)
+    with using(backend):
+        indices, *_ = ops.bucketed_sample(*image, 7, 0.25, bin_upper=upper, seed=torch.tensor(2))
+    drawn = (indices == 59).any(dim=1).sum().item()
+    assert drawn == 300 if hard_is_alone else drawn < 100
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_shares_are_products_of_doubles(backend):
+    # 10 * (1 - 0.9) is just below 1 in double and 1 in float32; 100 * 0.29 and 100 * 0.57 are just below the integer.
+    ious = [0.0] * 40 + [0.2] * 40
+    with using(backend):
+        indices, *_ = ops.bucketed_sample(
+            *repeat_image([0] * 80, ious, [0] * 80, 1), 10, 0.0, floor_thr=0.1, floor_fraction=0.9, seed=torch.tensor(0)
+        )
+        _, num_positive, num_negative = ops.bucketed_sample(
+            *repeat_image([1] * 100 + [0] * 100, [0.5] * 200, [0] * 200, 1), 100, 0.29, neg_pos_ub=0.57
+        )
+        _, _, bounded = ops.bucketed_sample(
+            *repeat_image([1] * 100 + [0] * 100, [0.5] * 200, [0] * 200, 1), 200, 0.5, neg_pos_ub=0.57
+        )
+    assert (indices < 40).all()
+    assert (num_positive.item(), num_negative.item(), bounded.item()) == (28, 15, 56)
+
+
 def repeat_image(labels, ious, matched_idx, times):
     """The same image many times: the image's position gives every copy its own draw."""
     rows = len(labels)
