@@ -1,5 +1,6 @@
 """Reading MMDetection's checkpoint files without MMDetection, MMEngine, or running what the file says."""
 
+import contextlib
 import pickle
 import re
 import zipfile
@@ -35,9 +36,17 @@ class _Inert(dict):
         pass
 
 
-def _stand_ins() -> list[type]:
+@contextlib.contextmanager
+def _stand_ins_admitted():
     # weights_only takes a class for the one the file names when their module and name are the same
-    return [type(name, (_Inert,), {"__module__": module}) for module, names in _INERT.items() for name in names]
+    stand_ins = [type(name, (_Inert,), {"__module__": module}) for module, names in _INERT.items() for name in names]
+    admitted = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals(stand_ins)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(admitted)
 
 
 def _load(path):
@@ -48,7 +57,7 @@ def _load(path):
     except IsADirectoryError:
         raise CheckpointError(f"{path}: expected a checkpoint file, got a folder; name the .pth file in it") from None
     try:
-        with file, torch.serialization.safe_globals(_stand_ins()):
+        with file, _stand_ins_admitted():
             if zipfile.is_zipfile(file) and (bad := zipfile.ZipFile(file).testzip()):
                 raise zipfile.BadZipFile(bad)  # torch does not look at the checksums
             file.seek(0)
