@@ -159,7 +159,7 @@ def detector_and_classes(tensors: dict[str, torch.Tensor], side: int) -> tuple[s
         names = " or ".join(names[side] for names in _CLASSIFIERS.values())
         raise CheckpointError(
             f"expected the weights of a Libra Faster R-CNN or a Libra RetinaNet under {whose} names ({names}), "
-            f"got {_some(tensors)}"
+            f"got {_some(tensors)}; other models cannot be converted"
         )
     rows = tensors[_CLASSIFIERS[found[0]][side]].numel()
     return found[0], rows - 1 if found[0] == "faster_rcnn" else rows // _ANCHORS
@@ -175,16 +175,22 @@ def _recognise(tensors: dict[str, torch.Tensor], side: int) -> Architecture:
     ]
     best = min(candidates, key=lambda a: len(got ^ {(names[side], names[2]) for names in a.tensors()}))
     expected = {names[side]: names[2] for names in best.tensors()}
+    name = best.config.removesuffix("_1x.yaml")
 
     if unknown := tensors.keys() - expected.keys():
-        raise CheckpointError(f"expected the weights of {best.config[:-5]} only, got unknown ones: {_some(unknown)}")
+        raise CheckpointError(
+            f"expected the weights of {name} only, got unknown ones: {_some(unknown)}; a model with other parts than "
+            "those of configs/libra_rcnn/ cannot be converted"
+        )
     if missing := expected.keys() - tensors.keys():
-        raise CheckpointError(f"expected the weights of {best.config[:-5]}, but some are missing: {_some(missing)}")
-    for name, shape in expected.items():
-        if tuple(tensors[name].shape) != shape:
+        raise CheckpointError(
+            f"expected the weights of {name}, but some are missing: {_some(missing)}; take the whole state dict"
+        )
+    for tensor, shape in expected.items():
+        if tuple(tensors[tensor].shape) != shape:
             raise CheckpointError(
-                f"{name}: expected the shape {list(shape)} of {best.config[:-5]} with {num_classes} classes, "
-                f"got {list(tensors[name].shape)}"
+                f"{tensor}: expected the shape {list(shape)} of {name} with {num_classes} classes, got "
+                f"{list(tensors[tensor].shape)}; take all weights from one training of configs/libra_rcnn/'s model"
             )
     return best
 
@@ -218,7 +224,7 @@ def to_detectron2(tensors: dict[str, torch.Tensor]) -> tuple[Architecture, dict[
     if "neck.lateral_convs.0.conv.weight" in tensors:
         raise CheckpointError(
             "expected a Libra model, whose neck is an FPN (neck.0) and a balanced feature pyramid (neck.1), got one "
-            "with an FPN alone"
+            "with an FPN alone; other models cannot be converted"
         )
     tensors = {name: tensor for name, tensor in tensors.items() if name not in batch_counters(tensors)}
     architecture = _recognise(tensors, side=0)
