@@ -11,9 +11,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from libra_d2.modeling.class_names import OWN_DATASETS
+
 logger = logging.getLogger(__name__)
 
-TRAIN, VAL = "libra_train", "libra_val"
+TRAIN, VAL = OWN_DATASETS
 _NUM_CLASSES_KEYS = ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES")
 _DETECTRON2_NUM_CLASSES = 80
 
@@ -107,6 +109,7 @@ def register_datasets(cfg: CfgNode) -> None:
             if DatasetCatalog[name].args == load.args:
                 continue
             DatasetCatalog.remove(name)
+        if name in MetadataCatalog:
             MetadataCatalog.remove(name)
         DatasetCatalog.register(name, load)
         MetadataCatalog.get(name).set(thing_classes=list(names), evaluator_type="coco", image_root=images)

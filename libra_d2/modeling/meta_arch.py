@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 from libra_d2.losses import balanced_l1_loss
 from libra_d2.modeling.bfp import wrap_in_bfp
 from libra_d2.modeling.box_predictor import balanced_l1_options
+from libra_d2.modeling.class_names import publish_class_names
 from libra_d2.modeling.config_checks import BALANCED_L1, refuse_unusable_parts
 from libra_d2.modeling.matching import match_to_instances
 
@@ -21,6 +22,7 @@ class LibraRCNN(GeneralizedRCNN):
     @classmethod
     def from_config(cls, cfg):
         refuse_unusable_parts(cfg)
+        publish_class_names(cfg)
         ret = super().from_config(cfg)
         return {**ret, "backbone": wrap_in_bfp(cfg, ret["backbone"])}
 
@@ -60,6 +62,7 @@ class LibraRetinaNet(RetinaNet):
     @classmethod
     def from_config(cls, cfg):
         refuse_unusable_parts(cfg)
+        publish_class_names(cfg)
         ret = super().from_config(cfg)
         backbone = ret["backbone"]
         if not cfg.MODEL.LIBRA.RETINANET.RELU_BEFORE_P7:

@@ -8,6 +8,7 @@ from torch import tensor
 
 from libra_d2.config import get_cfg
 from libra_d2.data import complete_config, register_datasets
+from libra_d2.modeling.class_names import publish_class_names
 from tests.engine.tiny import write_dataset
 
 
@@ -187,3 +188,19 @@ def renumber(content, new):
         category["id"] = new[category["id"]]
     for annotation in content["annotations"]:
         annotation["category_id"] = new[annotation["category_id"]]
+
+
+def test_a_model_that_is_built_publishes_the_class_names_of_its_config(files):
+    cfg = config(files)
+    complete_config(cfg)
+    publish_class_names(cfg)
+    held = MetadataCatalog.get("libra_val")
+    assert held.thing_classes == ["green", "red", "blue"]
+    cfg.MODEL.LIBRA.DATA.CLASS_NAMES = ["one", "two"]
+    publish_class_names(cfg)
+    assert MetadataCatalog.get("libra_val").thing_classes == ["one", "two"]
+    assert held.thing_classes == ["green", "red", "blue"]
+    cfg.MODEL.LIBRA.DATA.CLASS_NAMES = ["green", "red", "blue"]
+    register_datasets(cfg)
+    publish_class_names(cfg)
+    assert MetadataCatalog.get("libra_val").evaluator_type == "coco"
