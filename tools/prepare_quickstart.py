@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import io
 import json
-import math
 import os
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -81,11 +80,12 @@ def starts(length: int, stride: int) -> list[int]:
 
 
 def grid(left: int, right: int, height: int) -> list[tuple[int, int, int, int]]:
-    """Cuts an area into equal tiles of at most TILE pixels a side, without overlap: no tree is counted twice."""
-    columns, rows = math.ceil((right - left) / TILE), math.ceil(height / TILE)
-    xs = [left + (right - left) * column // columns for column in range(columns + 1)]
-    ys = [height * row // rows for row in range(rows + 1)]
-    return [(x0, y0, x1, y1) for y0, y1 in zip(ys, ys[1:], strict=False) for x0, x1 in zip(xs, xs[1:], strict=False)]
+    """Tiles without overlap, so that no tree is counted twice; the last column and row are what is left."""
+    return [
+        (x, y, min(x + TILE, right), min(y + TILE, height))
+        for y in range(0, height, TILE)
+        for x in range(left, right, TILE)
+    ]
 
 
 def write_tiles(
