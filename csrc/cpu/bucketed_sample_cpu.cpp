@@ -285,7 +285,7 @@ class ImageSampler {
 };
 
 template <class T>
-T one_of(const char* name, std::string value,
+T one_of(const char* name, const std::string& value,
          std::initializer_list<std::pair<std::string, T>> choices) {
   for (const auto& [text, choice] : choices) {
     if (value == text) return choice;
@@ -297,9 +297,9 @@ T one_of(const char* name, std::string value,
 std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
     const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx,
     const at::Tensor& offsets, const at::Tensor& seed, int64_t num_samples,
-    double positive_fraction, const std::string& positive, const std::string& negative,
-    int64_t num_bins, const std::string& bin_upper, double bin_upper_value, double floor_thr,
-    double floor_fraction, double neg_pos_ub) {
+    double positive_fraction, std::string positive, std::string negative, int64_t num_bins,
+    std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction,
+    double neg_pos_ub) {  // strings by value: torch wants one signature for CPU and CUDA
   TORCH_CHECK_VALUE(labels.dim() == 1, kOp, ": expected labels of shape [R], got ", labels.sizes());
   const int64_t rows = labels.size(0);
   check_rows(kOp, "labels", labels, at::kChar, rows, at::kCPU);
