@@ -126,6 +126,36 @@ def test_two_cpu_ranks_train_resume_and_evaluate(place):
     assert last_losses(out) == pytest.approx(last_losses(place.folder / "ranks"), rel=1e-5)
 
 
+def test_two_ranks_take_the_step_that_one_takes(place):
+    """With every box sampled, as many on each rank, and losses divided by the same, their gradients are the same."""
+    content = json.loads((place.folder / "train" / "annotations.json").read_text())
+    content["images"] = [image for image in content["images"] if image["width"] == 96][:4]
+    first = {a["image_id"]: a for a in reversed(content["annotations"])}
+    content["annotations"] = [first[image["id"]] for image in content["images"]]
+    (place.folder / "even.json").write_text(json.dumps(content))
+
+    def first_gradients(ranks):
+        place.run(
+            *(ROOT / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", ranks, "--dist-url", "auto"),
+            *("--train-json", "even.json", "--train-images", "train/images", "MODEL.DEVICE", "cpu"),
+            *("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.PIXEL_STD", "[500.0, 500.0, 500.0]"),
+            *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 10000, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000),
+            *("MODEL.LIBRA.RPN.NEG_POS_UB", -1.0, "MODEL.LIBRA.RPN.NORMALIZER", "fixed"),
+            *("INPUT.MIN_SIZE_TRAIN", "(64,)", "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()"),
+            *("SOLVER.WEIGHT_DECAY", 0.0, "OUTPUT_DIR", f"step_{ranks}"),
+        )
+        state = torch.load(place.folder / f"step_{ranks}" / "model_final.pth")["trainer"]["_trainer"]["optimizer"][
+            "state"
+        ]
+        return [state[i]["momentum_buffer"] for i in sorted(state)]  # after one step of SGD the gradient itself
+
+    one, two = first_gradients(1), first_gradients(2)
+    assert min(gradient.abs().max() for gradient in one) > 0
+    for alone, together in zip(one, two, strict=True):
+        scale = alone.abs().max().item()
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5 * scale + 1e-9)
+
+
 def test_the_saved_config_alone_evaluates(place, trained):
     output = place.run(
         *(ROOT / "train_net.py", "--eval-only", "--config-file", "whole/config.yaml", "OUTPUT_DIR", "evaluated"),
