@@ -1,5 +1,6 @@
 // Checks of what a kernel would otherwise crash on. The Python wrappers check more and run first;
-// these hold for callers of torch.ops.libra_d2 as well. Sentences read "<op>: expected ..., got ...".
+// these hold for callers of torch.ops.libra_d2 as well. A sentence reads "<op>: expected ..., got
+// ...".
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,8 @@
 
 namespace libra_d2 {
 
-inline void check_dtype(const char* op, const char* name, const at::Tensor& t, at::ScalarType dtype) {
+inline void check_dtype(const char* op, const char* name, const at::Tensor& t,
+                        at::ScalarType dtype) {
   TORCH_CHECK_TYPE(t.layout() == at::kStrided, op, ": expected ", name,
                    " to be a dense (strided) tensor, got ", t.layout());
   TORCH_CHECK_TYPE(t.scalar_type() == dtype, op, ": expected ", name, " of dtype ", dtype, ", got ",
@@ -38,7 +40,8 @@ inline void check_rows(const char* op, const char* name, const at::Tensor& t, at
                     "], one value a row, got ", t.sizes());
 }
 
-inline void check_offsets(const char* op, const char* name, const at::Tensor& t, at::Device device) {
+inline void check_offsets(const char* op, const char* name, const at::Tensor& t,
+                          at::Device device) {
   check_dtype(op, name, t, at::kLong);
   TORCH_CHECK_VALUE(t.device() == device || t.is_cpu(), op, ": expected ", name, " on ", device,
                     " or on the CPU, got ", t.device());
@@ -58,8 +61,8 @@ inline void check_offset_values(const char* op, const char* name, const at::Tens
   const int64_t images = t.size(0) - 1;
   TORCH_CHECK_VALUE(values[0] == 0, op, ": expected ", name, " to start at 0, got ", values[0]);
   for (int64_t n = 0; n < images; ++n) {
-    TORCH_CHECK_VALUE(values[n] <= values[n + 1], op, ": expected ", name,
-                      " not to decrease, got ", values[n], " before ", values[n + 1]);
+    TORCH_CHECK_VALUE(values[n] <= values[n + 1], op, ": expected ", name, " not to decrease, got ",
+                      values[n], " before ", values[n + 1]);
   }
   TORCH_CHECK_VALUE(values[images] == rows, op, ": expected ", name, " to end at ", rows,
                     ", the number of rows, got ", values[images]);

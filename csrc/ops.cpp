@@ -1,6 +1,6 @@
 // The schemas of the ops and the module that Python imports to load them. Implementations register
-// themselves for their device in cpu/ and cuda/; libra_d2/ops/_library.py adds the fake kernels and,
-// for every other device, the pure-torch twin.
+// themselves for their device in cpu/ and cuda/; libra_d2/ops/_library.py adds the fake kernels
+// and, for every other device, the pure-torch twin.
 #include <Python.h>
 #include <torch/library.h>
 
@@ -14,10 +14,11 @@ TORCH_LIBRARY(libra_d2, m) {
   m.def(
       "batched_iou(Tensor boxes, Tensor gt_boxes, Tensor box_offsets, Tensor gt_offsets, "
       "SymInt numel) -> Tensor");
-  // Indices [N, num_samples] of the drawn boxes, numbers of positives and negatives: docs/sampling.md.
-  // bin_upper is "value" (bin_upper_value counts), "max_all" or "max_neg".
+  // Indices [N, num_samples] of the drawn boxes, numbers of positives and negatives:
+  // docs/sampling.md. bin_upper is "value" (bin_upper_value counts), "max_all" or "max_neg".
   m.def(
-      "bucketed_sample(Tensor labels, Tensor ious, Tensor matched_idx, Tensor offsets, Tensor seed, "
+      "bucketed_sample(Tensor labels, Tensor ious, Tensor matched_idx, Tensor offsets, Tensor "
+      "seed, "
       "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, "
       "str bin_upper, float bin_upper_value, float floor_thr, float floor_fraction, "
       "float neg_pos_ub) -> (Tensor, Tensor, Tensor)");

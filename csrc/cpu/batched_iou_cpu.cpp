@@ -31,8 +31,8 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
 
   std::vector<int64_t> matrix_begin(images + 1, 0);
   for (int64_t n = 0; n < images; ++n) {
-    matrix_begin[n + 1] = matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) *
-                                                (gt_begin[n + 1] - gt_begin[n]);
+    matrix_begin[n + 1] =
+        matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
   }
   TORCH_CHECK_VALUE(numel == matrix_begin[images], kOp, ": expected numel ", matrix_begin[images],
                     ", the size of all matrices, got ", numel);
@@ -51,7 +51,7 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
       while (row >= box_begin[n + 1]) ++n;
       const GroundTruths own = gts.rows(gt_begin[n], gt_begin[n + 1]);
       kernels.iou_row(sanitized(load_box(box_values + 4 * row)), own,
-                        out + matrix_begin[n] + (row - box_begin[n]) * own.count);
+                      out + matrix_begin[n] + (row - box_begin[n]) * own.count);
     }
   });
   return packed;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <tuple>
@@ -56,8 +57,8 @@ class ImageSampler {
     image_ = image;
     taken_.assign((image.rows + 63) / 64, 0);
     split_by_label();
-    const int64_t most =
-        static_cast<int64_t>(static_cast<double>(options_.num_samples) * options_.positive_fraction);
+    const int64_t most = static_cast<int64_t>(static_cast<double>(options_.num_samples) *
+                                              options_.positive_fraction);
     *num_positive = options_.instance_balanced ? take_instance_balanced(most)
                                                : take_smallest(positives_, Key::kFirst, most);
     int64_t wanted = options_.num_samples - *num_positive;
@@ -102,8 +103,8 @@ class ImageSampler {
       for (int64_t i = 0; i < count; ++i) take(rows[i]);
       return count;
     }
-    // Of many rows few have a key so small that they can be among the quota; if those turn out to be
-    // too few, which hardly ever happens, every row competes.
+    // Of many rows few have a key so small that they can be among the quota; if those turn out to
+    // be too few, which hardly ever happens, every row competes.
     const double expected = static_cast<double>(quota) + 8 * std::sqrt(quota) + 32;
     const double limit = expected / static_cast<double>(count) * 4294967296.0;
     gather_keys(rows, count, key, limit < 4294967296.0 ? static_cast<uint64_t>(limit) : UINT64_MAX);
@@ -166,13 +167,13 @@ class ImageSampler {
     return most;
   }
 
-  // grouped_: the positives by ascending ground truth, rows ascending inside; group_begin_: where each
-  // starts; group_gt_: whose it is. A group may be empty.
+  // grouped_: the positives by ascending ground truth, rows ascending inside; group_begin_: where
+  // each starts; group_gt_: whose it is. A group may be empty.
   void group_positives_by_gt() {
     const auto gt_of = [&](int32_t row) { return image_.matched_idx[row]; };
-    const auto [low, high] = std::minmax_element(
-        positives_.begin(), positives_.end(),
-        [&](int32_t a, int32_t b) { return gt_of(a) < gt_of(b); });
+    const auto [low, high] =
+        std::minmax_element(positives_.begin(), positives_.end(),
+                            [&](int32_t a, int32_t b) { return gt_of(a) < gt_of(b); });
     const int64_t first = gt_of(*low), last = gt_of(*high);
     const uint64_t range = static_cast<uint64_t>(last) - static_cast<uint64_t>(first);
     group_gt_.clear();
@@ -233,9 +234,9 @@ class ImageSampler {
                      [&](int32_t row) { return bin_[row] < 0 ? in_no_bin : bin_[row]; });
       taken = 0;
       for (int64_t k = 0; k < options_.num_bins; ++k) {
-        taken += take_smallest(grouped_.data() + group_begin_[k],
-                               group_begin_[k + 1] - group_begin_[k], Key::kFirst,
-                               share / options_.num_bins);
+        taken +=
+            take_smallest(grouped_.data() + group_begin_[k], group_begin_[k + 1] - group_begin_[k],
+                          Key::kFirst, share / options_.num_bins);
       }
       taken += take_smallest(left_of(binned), Key::kRefill, share - taken);
     }
@@ -290,8 +291,7 @@ T one_of(const char* name, const std::string& value,
   for (const auto& [text, choice] : choices) {
     if (value == text) return choice;
   }
-  TORCH_CHECK_VALUE(false, kOp, ": expected ", name, " to be a known name, got '",
-                    value, "'");
+  TORCH_CHECK_VALUE(false, kOp, ": expected ", name, " to be a known name, got '", value, "'");
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(

@@ -1,5 +1,6 @@
-// match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may overlap
-// it. Low-quality matches take a second pass over the few pairs that can tie with a best IoU.
+// match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may
+// overlap it. Low-quality matches take a second pass over the few pairs that can tie with a best
+// IoU.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -18,7 +19,8 @@ namespace {
 
 constexpr const char* kOp = "match_boxes";
 
-// Rows of `boxes` that images [first_image, last_image) match; several images where boxes are shared.
+// Rows of `boxes` that images [first_image, last_image) match; several images where boxes are
+// shared.
 struct Segment {
   int64_t begin, end, first_image, last_image, first_tile;
 
@@ -123,12 +125,13 @@ void match(const Matching& m, Best* best) {
       m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
       for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
         const GroundTruths gts = m.gts_of(n);
-        const int64_t count = m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
+        const int64_t count =
+            m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
         m.kernels.match_tile(tile, gts, selected.data(), count, &result,
-                          best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
+                             best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
         const int64_t out = m.output_row(n, row);
-        const float highest = m.kernels.store_match(result, rows, m.rule, m.index + out,
-                                                    m.iou + out, m.label + out);
+        const float highest =
+            m.kernels.store_match(result, rows, m.rule, m.index + out, m.iou + out, m.label + out);
         if (best) best->of_tile[segment.place(t, n)] = highest;
       }
     });

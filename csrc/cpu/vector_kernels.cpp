@@ -8,7 +8,7 @@ namespace {
 namespace baseline {
 constexpr int64_t kWidth = 4;
 #include "vector_kernels_impl.h"
-}
+}  // namespace baseline
 
 #if defined(__x86_64__)
 #if defined(__clang__)
@@ -20,7 +20,7 @@ constexpr int64_t kWidth = 4;
 namespace avx2 {
 constexpr int64_t kWidth = 8;
 #include "vector_kernels_impl.h"
-}
+}  // namespace avx2
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))), \
@@ -33,7 +33,7 @@ constexpr int64_t kWidth = 8;
 namespace avx512 {
 constexpr int64_t kWidth = 16;
 #include "vector_kernels_impl.h"
-}
+}  // namespace avx512
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -9,8 +9,8 @@
 
 namespace libra_d2 {
 
-// Boxes that are looked at together. Few enough that neighbouring anchors cover little of the image,
-// so most ground truths can be skipped; enough that finding those costs little.
+// Boxes that are looked at together. Few enough that neighbouring anchors cover little of the
+// image, so most ground truths can be skipped; enough that finding those costs little.
 constexpr int64_t kTile = 128;
 constexpr int64_t kLanes = 16;  // boxes in the widest vector
 
@@ -55,8 +55,8 @@ struct VectorKernels {
                      int64_t num_selected, TileMatch* match, float* column_max);
 
   // Labels and writes the matches; returns their highest IoU.
-  float (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule,
-                       int64_t* index, float* iou, int8_t* label);
+  float (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule, int64_t* index,
+                       float* iou, int8_t* label);
 
   // Labels 1 each box that has the best IoU of a selected ground truth. matched_iou: of each box.
   void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,

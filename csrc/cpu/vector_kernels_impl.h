@@ -1,6 +1,7 @@
-// Included by vector_kernels.cpp once for each instruction set, inside a namespace and under a target
-// pragma of its own; so it has no include guard. Vectors of kWidth floats are in GCC's and Clang's
-// own notation and fill a register: what is wider than one, GCC 12 takes apart lane by lane.
+// Included by vector_kernels.cpp once for each instruction set, inside a namespace and under a
+// target pragma of its own; so it has no include guard. Vectors of kWidth floats are in GCC's and
+// Clang's own notation and fill a register: what is wider than one, GCC 12 takes apart lane by
+// lane.
 
 #define LIBRA_INLINE inline __attribute__((always_inline))
 
@@ -78,8 +79,8 @@ inline void load_tile(const float* boxes, int64_t count, BoxTile* tile) {
   tile->bounds = bounds;
 }
 
-inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts,
-                                    const float* best, float reach, int32_t* selected) {
+inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts, const float* best,
+                                    float reach, int32_t* selected) {
   const Box b = tile.bounds;
   int64_t count = 0;
   for (int64_t g = 0; g < gts.count; ++g) {
@@ -93,8 +94,8 @@ inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts
 }
 
 template <int kCount, bool kColumnMax>
-LIBRA_INLINE void match_group(const BoxTile& tile, const GroundTruths& gts,
-                              const int32_t* selected, TileMatch* match, float* column_max) {
+LIBRA_INLINE void match_group(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
+                              TileMatch* match, float* column_max) {
   BoxVec gt[kCount];
   IntVec number[kCount];
   FloatVec highest[kCount];
@@ -201,7 +202,8 @@ inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32
 inline void find_bins(const IouBins& bins, const float* iou, int64_t count, int32_t* bin) {
   constexpr int64_t kFew = 16;
   if (bins.count > kFew) {
-    for (int64_t i = 0; i < count; ++i) bin[i] = static_cast<int32_t>(bins.bin_of(clean_iou(iou[i])));
+    for (int64_t i = 0; i < count; ++i)
+      bin[i] = static_cast<int32_t>(bins.bin_of(clean_iou(iou[i])));
     return;
   }
   float edge[kFew + 1] = {};
@@ -236,7 +238,8 @@ inline void draw_box_keys(int64_t seed, int64_t image, const int32_t* index, int
   }
 }
 
-constexpr VectorKernels kKernels = {load_tile,  select_ground_truths, match_tile, store_match,
-                                    label_ties, find_bins,            iou_row,    draw_box_keys};
+constexpr VectorKernels kKernels = {load_tile,   select_ground_truths, match_tile,
+                                    store_match, label_ties,           find_bins,
+                                    iou_row,     draw_box_keys};
 
 #undef LIBRA_INLINE

@@ -9,6 +9,7 @@ from . import _library
 from ._checks import check_boxes, check_number, check_offsets, check_sequence
 
 _OP = "match_boxes"
+_MOST_THRESHOLDS = 15  # they travel as an argument of the CUDA kernel
 _FLOAT32 = torch.finfo(torch.float32)
 
 
@@ -64,6 +65,8 @@ def match_boxes(
 
 def _check_thresholds(thresholds: Sequence[float]) -> list[float]:
     check_sequence(_OP, "thresholds", thresholds)
+    if len(thresholds) > _MOST_THRESHOLDS:
+        raise ValueError(f"{_OP}: expected at most {_MOST_THRESHOLDS} thresholds, got {len(thresholds)}")
     for threshold in thresholds:
         check_number(_OP, "thresholds", threshold)
         if not _FLOAT32.tiny <= threshold <= _FLOAT32.max:

@@ -60,6 +60,7 @@ BAD_MATCH = [
     ({"thresholds": ["0.3", 0.7]}, TypeError, "expected thresholds to be a number, got '0.3'"),
     ({"thresholds": 0.5}, TypeError, "expected thresholds to be a sequence, got float"),
     ({"thresholds": [0.7, 0.3]}, ValueError, "expected ascending thresholds, got [0.7, 0.3]"),
+    ({"thresholds": [0.5] * 16}, ValueError, "expected at most 15 thresholds, got 16"),
     ({"labels": [0, 1]}, ValueError, "expected 3 labels, one more than thresholds, got [0, 1]"),
     ({"labels": 1}, TypeError, "expected labels to be a sequence, got int"),
     ({"labels": [0, -1, 2]}, ValueError, "expected every label to be -1, 0 or 1, got 2"),

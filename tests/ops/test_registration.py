@@ -8,9 +8,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from libra_d2 import ops
-from libra_d2.ops import _library, _twin
+from libra_d2.ops import _core, _library, _twin
 from libra_d2.ops._twin import match as twin_match
-from tests.ops.backends import BACKENDS, using
+from tests.ops.backends import BACKENDS, MISSING, using
 from tests.ops.test_arguments import IOU, MATCH, OPS, SAMPLE
 
 SEED = torch.tensor(11)
@@ -30,6 +30,13 @@ OP_ARGS = {
     ],
 }
 CASES = [(name, args) for name, cases in OP_ARGS.items() for args in cases]
+
+
+@pytest.mark.parametrize("backend", MISSING)
+def test_backend_is_among_the_tested_ones(backend):
+    if MISSING[backend]:
+        pytest.skip(MISSING[backend])
+    assert backend in BACKENDS
 
 
 @pytest.mark.parametrize(("name", "args"), CASES)
@@ -121,6 +128,12 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
+
+
+def test_core_has_the_kernels_that_its_record_tells_of():
+    record = _core._read_record() if ops.backend() == "native" else {"cuda": ""}
+    assert ops.has_cuda() == bool(record["cuda"])
+    assert ("CUDA" in _core.status()) == ops.has_cuda()
 
 
 def test_backend_variable_chooses_the_twin():

@@ -25,13 +25,11 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
     box_bounds, gt_bounds = box_offsets.tolist(), gt_offsets.tolist()
     check_offset_values("batched_iou", "box_offsets", box_bounds, boxes.shape[0])
     check_offset_values("batched_iou", "gt_offsets", gt_bounds, gt_boxes.shape[0])
-    packed = boxes.new_empty(numel)
-    start = 0
+    matrices = [boxes.new_empty(0)]
     for n in range(len(box_bounds) - 1):
         rows, columns = boxes[box_bounds[n] : box_bounds[n + 1]], gt_boxes[gt_bounds[n] : gt_bounds[n + 1]]
-        end = start + len(rows) * len(columns)
-        packed[start:end].view(len(rows), len(columns)).copy_(
-            pairwise_iou(columns, area(columns), rows, area(rows)).t()
-        )
-        start = end
+        matrices.append(pairwise_iou(columns, area(columns), rows, area(rows)).t().flatten())
+    packed = torch.cat(matrices)
+    if packed.numel() != numel:
+        raise ValueError(f"batched_iou: expected numel {packed.numel()}, the size of all matrices, got {numel}")
     return packed
