@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
+from detectron2.utils import comm
 
 from libra_d2.config import get_cfg
 from libra_d2.data import complete_config, register_datasets
@@ -104,6 +105,20 @@ def test_loading_in_the_main_process_leaves_its_generators_alone(cfg):
     torch.manual_seed(0)
     take(ReplayableTrainLoader(cfg, seed=5), 2)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_two_ranks_read_together_what_one_reads_alone(cfg, monkeypatch):
+    cfg = cfg.clone()
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+
+    def read(rank, world_size, batches):
+        monkeypatch.setattr(comm, "get_rank", lambda: rank)
+        monkeypatch.setattr(comm, "get_world_size", lambda: world_size)
+        monkeypatch.setattr(comm, "shared_random_seed", lambda: int(np.random.randint(2**31)))  # noqa: NPY002
+        return list(itertools.chain(*take(ReplayableTrainLoader(cfg, seed=5), batches)))
+
+    alone, first, second = read(0, 1, 6), read(0, 2, 3), read(1, 2, 3)
+    assert same(alone, [d for pair in zip(first, second, strict=True) for d in pair])
 
 
 def test_masks_that_are_wanted_and_missing_are_named(cfg):
