@@ -22,7 +22,7 @@ struct ExactFactor {
 };
 
 // The product is formed exactly, in up to 85 bits, rounded to the 53 bits of a double as IEEE 754
-// does (to nearest, ties to even), and truncated; at most 2^62.
+// does (to nearest, ties to even), and truncated. From 2^61 on it is 2^62.
 LIBRA_HD int64_t truncated_product(uint32_t n, const ExactFactor& f) {
   constexpr int64_t kMost = int64_t{1} << 62;
   const uint64_t low = (f.mantissa & 0xffffffffu) * n;
