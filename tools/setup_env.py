@@ -57,10 +57,7 @@ class Environment:
         return Path(subprocess.check_output(command, text=True).strip())
 
     def install_requirements(self) -> None:
-        import tomllib  # not before main() has looked at Python's version
-
-        with (ROOT / "pyproject.toml").open("rb") as file:
-            project = tomllib.load(file)
+        project = read_project()
         wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
         wanted += project["build-system"]["requires"]
         constraints = ROOT / "constraints.txt"
@@ -92,9 +89,11 @@ class Environment:
         unpacked.rmdir()
 
     def install_package(self) -> None:
-        sources = [ROOT / "setup.py", ROOT / "pyproject.toml"]
+        sources = [ROOT / "setup.py"]
         sources += sorted(path for path in (ROOT / "csrc").rglob("*") if path.suffix in {".cpp", ".cu", ".h", ".cuh"})
         inputs = [str(ROOT), sys.version, *(f"{name}={os.environ.get(name)}" for name in BUILD_VARIABLES)]
+        project = read_project()
+        inputs += [repr(project["project"]), repr(project["build-system"]), repr(project["tool"]["setuptools"])]
         inputs += [text for path in sources for text in (str(path), path.read_text())]
         inputs.append((self.path / "stamps" / "requirements").read_text())  # another torch: another build
         with self.step("package", inputs) as needed:
@@ -117,6 +116,12 @@ class Environment:
 
     def pip(self, *arguments: object, hint: str = "") -> None:
         run([self.python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"], hint)
+
+
+def read_project() -> dict:
+    import tomllib  # not before main() has looked at Python's version
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def say(text: str) -> None:
