@@ -97,7 +97,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             return torch.load(f, map_location="cpu", weights_only=True)
         except Exception as e:  # a damaged file fails in whatever way its bytes happen to say
             refused = re.search(r"GLOBAL (\S+)", str(e))
-            if refused and is_whole(f):
+            if refused:
                 raise ValueError(
                     f"{f}: expected tensors, numbers and builtin containers only, got {refused[1]}; nothing of it was "
                     "loaded. Save its weights alone, where it was made."

@@ -43,10 +43,15 @@ class ReplayableTrainLoader:
         self._seed = seed
         self._start = 0
         self._parts = build_detection_train_loader.from_config(cfg, mapper=train_mapper(cfg))
-        if isinstance(self._parts["dataset"], IterableDataset):
-            raise TypeError(f"expected a list or a map-style data set, got {type(self._parts['dataset']).__name__}")
+        dataset = self._parts["dataset"]
+        if isinstance(dataset, IterableDataset):
+            raise TypeError(f"expected a list or a map-style data set, got {type(dataset).__name__}")
         if cfg.MODEL.MASK_ON:
-            _check_masks(self._parts["dataset"])
+            _check_masks(dataset)
+        grouped = self._parts["aspect_ratio_grouping"]
+        self._wide = [grouped and record["width"] > record["height"] for record in dataset]
+        if isinstance(dataset, list):  # serialised, or each process that loads data ends up with a copy of it
+            self._parts["dataset"] = DatasetFromList(dataset, copy=False)
 
     def state_dict(self) -> dict:
         return {"seed": self._seed}
@@ -58,16 +63,13 @@ class ReplayableTrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         parts = dict(self._parts)
-        dataset, mapper, grouped = parts["dataset"], parts["mapper"], parts["aspect_ratio_grouping"]
+        dataset, mapper = parts["dataset"], parts["mapper"]
         with preserved_rng():  # Detectron2's samplers draw their seed from NumPy's global generator
             seed_cpu(self._seed)
             sampler = build_detection_train_loader.from_config(self._cfg, mapper=mapper, dataset=dataset)["sampler"]
         batch_size = parts["total_batch_size"] // comm.get_world_size()
-        wide = [record["width"] > record["height"] for record in dataset] if grouped else [False] * len(dataset)
-        if isinstance(dataset, list):
-            dataset = DatasetFromList(dataset, copy=False)
         parts["dataset"] = _SeededDataset(dataset, mapper, self._seed)
-        parts["sampler"] = _GroupedPositions(sampler, wide, batch_size, self._start)
+        parts["sampler"] = _GroupedPositions(sampler, self._wide, batch_size, self._start)
         parts["mapper"] = None
         parts["aspect_ratio_grouping"] = False
         return iter(build_detection_train_loader(**parts, seed=self._seed))
