@@ -229,6 +229,42 @@ def test_sample_more_than_shared_memory_holds(run):
     assert kernels.spilled
 
 
+@pytest.mark.parametrize(
+    ("num_samples", "num_bins", "bin_upper", "list_slack"),
+    [
+        # 10 of the only bin in use, and 390 refilled: what is listed for those would do for the bin, but wrongly.
+        (400, 40, 20.0, -43),
+        # 60 of each of three bins, and 2 refilled: what the bins leave over would do for those, but wrongly.
+        (182, 3, 0.5, -25),
+    ],
+    ids=["bins", "refill"],
+)
+def test_a_list_of_the_wrong_boxes_is_distrusted(num_samples, num_bins, bin_upper, list_slack):
+    generator = torch.Generator().manual_seed(7)
+    labels, ious = torch.zeros(6000, dtype=torch.int8), torch.rand(6000, generator=generator) / 2
+    args = (labels, ious, torch.zeros(6000, dtype=torch.int64), torch.tensor([0, 6000]), num_samples, 0.0)
+    options = {"num_bins": num_bins, "bin_upper": bin_upper, "seed": torch.tensor(1)}
+    expected = ops.bucketed_sample(*args, **options)
+    for slack in (32, list_slack):
+        with emulated(swept=True, list_slack=slack) as kernels:
+            assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
+        assert kernels.spilled == (slack < 0)
+
+
+@pytest.mark.parametrize("bin_upper", [0.5, "max_all", "max_neg"])
+@pytest.mark.parametrize("num_bins", [1, 2, 3, 4, 7])
+def test_sample_on_the_edges_of_bins(bin_upper, num_bins):
+    generator = torch.Generator().manual_seed(num_bins)
+    labels = (torch.rand(400, generator=generator) < 0.1).char()
+    ious = torch.randint(0, 13, (400,), generator=generator) / 24
+    args = (labels, ious, torch.zeros(400, dtype=torch.int64), torch.tensor([0, 150, 400]), 48, 0.25)
+    for floor_thr in (-1.0, 0.0, 0.125):
+        options = {"bin_upper": bin_upper, "num_bins": num_bins, "floor_thr": floor_thr, "seed": torch.tensor(5)}
+        expected = ops.bucketed_sample(*args, **options)
+        with emulated("reverse"):
+            assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
+
+
 def test_sample_of_many_images():
     generator = torch.Generator().manual_seed(6)
     sizes = torch.randint(0, 12, (700,), generator=generator)
