@@ -45,9 +45,9 @@ bool sweeps_pay(const Tensor& offsets, int64_t images, int64_t rows) {
 
 std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
     const Tensor& labels, const Tensor& ious, const Tensor& matched_idx, const Tensor& offsets,
-    const Tensor& seed, int64_t num_samples, double positive_fraction, const std::string& positive,
-    const std::string& negative, int64_t num_bins, const std::string& bin_upper,
-    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub) {
+    const Tensor& seed, int64_t num_samples, double positive_fraction, std::string positive,
+    std::string negative, int64_t num_bins, std::string bin_upper, double bin_upper_value,
+    double floor_thr, double floor_fraction, double neg_pos_ub) {
   check_offsets(kOp, "offsets", offsets, labels.device());
   check_rows(kOp, "labels", labels, at::kChar, labels.numel(), labels.device());
   check_rows(kOp, "ious", ious, at::kFloat, labels.numel(), labels.device());
