@@ -251,6 +251,17 @@ def test_a_list_of_the_wrong_boxes_is_distrusted(num_samples, num_bins, bin_uppe
         assert kernels.spilled == (slack < 0)
 
 
+def test_list_for_more_bins_than_a_block_counts():
+    # 300 bins of some 20 boxes: one of each, and 100 refilled, from a list that is not so long as to hold every box.
+    generator = torch.Generator().manual_seed(8)
+    labels, ious = torch.zeros(6000, dtype=torch.int8), torch.rand(6000, generator=generator) / 2
+    args = (labels, ious, torch.zeros(6000, dtype=torch.int64), torch.tensor([0, 6000]), 400, 0.0)
+    expected = ops.bucketed_sample(*args, num_bins=300, seed=torch.tensor(2))
+    with emulated("random", swept=True, list_slack=-7) as kernels:
+        assert_bits_equal(ops.bucketed_sample(*args, num_bins=300, seed=torch.tensor(2)), expected)
+    assert not kernels.spilled
+
+
 @pytest.mark.parametrize("bin_upper", [0.5, "max_all", "max_neg"])
 @pytest.mark.parametrize("num_bins", [1, 2, 3, 4, 7])
 def test_sample_on_the_edges_of_bins(bin_upper, num_bins):
