@@ -12,11 +12,11 @@ def median_ms(rivals: Mapping[str, Callable[[], object]], seconds: float = 3.0) 
 
     Args:
         rivals: what to call, by name.
-        seconds: how long to go on; every rival runs five times at least, the first of which is not counted.
+        seconds: how long to go on; every rival runs four times at least, the first of which is not counted.
     """
     times: dict[str, list[float]] = {name: [] for name in rivals}
     end, turn = time.perf_counter() + seconds, 0
-    while turn < 5 or time.perf_counter() < end:
+    while turn < 4 or time.perf_counter() < end:
         for name, run in rivals.items():
             start = time.perf_counter()
             result = run()
