@@ -52,16 +52,6 @@ __device__ T block_sum(T v, T* partial) {
   return total;
 }
 
-// A look at a value that others raise by atomicMax at the same time: being late only costs a
-// superfluous atomic.
-__device__ inline unsigned racy_load(const unsigned* p) {
-#if defined(LIBRA_RACY_LOAD)
-  return LIBRA_RACY_LOAD(p);
-#else
-  return *const_cast<const volatile unsigned*>(p);
-#endif
-}
-
 __device__ inline Box load_box(const Box* p) {
   const float4 v = __ldg(reinterpret_cast<const float4*>(p));  // one 16-byte load
   return Box{v.x, v.y, v.z, v.w};

@@ -84,17 +84,14 @@ __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a)
         }
         if (kColumnMax) {
           const unsigned column = warp_max(bits_of(iou));
-          if (lane == 0 && column > racy_load(&gts.column_max[j])) {
-            atomicMax(&gts.column_max[j], column);
-          }
+          if (lane == 0 && column != 0u) atomicMax(&gts.column_max[j], column);
         }
       }
     }
     __syncthreads();
     if (kColumnMax) {
       for (int j = threadIdx.x; j < count; j += blockDim.x) {
-        unsigned* column = a.column_max + start + j;
-        if (gts.column_max[j] > racy_load(column)) atomicMax(column, gts.column_max[j]);
+        if (gts.column_max[j]) atomicMax(&a.column_max[start + j], gts.column_max[j]);
       }
     }
     __syncthreads();

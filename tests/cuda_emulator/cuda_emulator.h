@@ -28,7 +28,6 @@
       emulator::Device::instance().shared(&name##_site, sizeof(Type), alignof(Type)))
 #define LIBRA_DYNAMIC_SHARED(Type, name) \
   Type& name = *static_cast<Type*>(emulator::Device::instance().dynamic_shared(sizeof(Type)))
-#define LIBRA_RACY_LOAD(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 
 struct alignas(16) float4 {
   float x, y, z, w;
