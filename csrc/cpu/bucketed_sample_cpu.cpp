@@ -150,17 +150,19 @@ class ImageSampler {
       (taken_at(middle) <= most ? level : above) = middle;
     }
     // One more each from the ground truths with the smallest keys.
-    int64_t spare = most - taken_at(level);
-    std::vector<std::pair<uint32_t, int64_t>> larger;
-    for (int64_t g = 0; g < groups; ++g) {
-      if (size_of(g) <= level) continue;
-      const Words4 words =
-          draw_keys(options_.seed, group_gt_[g], image_.number, Domain::kGroundTruth);
-      larger.emplace_back(words.x, g);
-    }
-    std::sort(larger.begin(), larger.end());
     std::vector<int64_t> quota(groups, level);
-    for (int64_t i = 0; i < spare; ++i) ++quota[larger[i].second];
+    const int64_t spare = most - taken_at(level);
+    if (spare > 0) {
+      std::vector<std::pair<uint32_t, int64_t>> larger;
+      for (int64_t g = 0; g < groups; ++g) {
+        if (size_of(g) <= level) continue;
+        const Words4 words =
+            draw_keys(options_.seed, group_gt_[g], image_.number, Domain::kGroundTruth);
+        larger.emplace_back(words.x, g);
+      }
+      std::nth_element(larger.begin(), larger.begin() + (spare - 1), larger.end());
+      for (int64_t i = 0; i < spare; ++i) ++quota[larger[i].second];
+    }
     for (int64_t g = 0; g < groups; ++g) {
       take_smallest(grouped_.data() + group_begin_[g], size_of(g), Key::kFirst, quota[g]);
     }
@@ -179,18 +181,24 @@ class ImageSampler {
     group_gt_.clear();
     if (range < 4 * positives_.size()) {
       for (int64_t g = first; g <= last; ++g) group_gt_.push_back(g);
-    } else {  // no index of a ground truth, but whoever calls the op may pass anything
-      for (int32_t row : positives_) group_gt_.push_back(gt_of(row));
-      std::sort(group_gt_.begin(), group_gt_.end());
-      group_gt_.erase(std::unique(group_gt_.begin(), group_gt_.end()), group_gt_.end());
+      sort_by_bucket(positives_, static_cast<int64_t>(group_gt_.size()),
+                     [&](int32_t row) { return gt_of(row) - first; });
+      return;
     }
-    const bool dense = group_gt_.size() == range + 1;
-    const auto group_of = [&](int32_t row) -> int64_t {
-      return dense ? gt_of(row) - first
-                   : std::lower_bound(group_gt_.begin(), group_gt_.end(), gt_of(row)) -
-                         group_gt_.begin();
-    };
-    sort_by_bucket(positives_, static_cast<int64_t>(group_gt_.size()), group_of);
+    // Few positives for so many ground truths; or no index of one, but whatever the caller passed.
+    std::vector<std::pair<int64_t, int32_t>> by_gt;
+    for (int32_t row : positives_) by_gt.emplace_back(gt_of(row), row);
+    std::sort(by_gt.begin(), by_gt.end());
+    grouped_.clear();
+    group_begin_.clear();
+    for (const auto& [gt, row] : by_gt) {
+      if (group_gt_.empty() || group_gt_.back() != gt) {
+        group_gt_.push_back(gt);
+        group_begin_.push_back(static_cast<int64_t>(grouped_.size()));
+      }
+      grouped_.push_back(row);
+    }
+    group_begin_.push_back(static_cast<int64_t>(grouped_.size()));
   }
 
   // A stable counting sort of rows into grouped_ and group_begin_.
