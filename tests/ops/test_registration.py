@@ -133,7 +133,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess:
 def test_core_has_the_kernels_that_its_record_tells_of():
     record = _core._read_record() if ops.backend() == "native" else {"cuda": ""}
     assert ops.has_cuda() == bool(record["cuda"])
-    assert ("CUDA" in _core.status()) == ops.has_cuda()
+    assert ("CPU and CUDA" in _core.status()) == ops.has_cuda()
 
 
 def test_backend_variable_chooses_the_twin():
