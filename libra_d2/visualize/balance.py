@@ -44,7 +44,7 @@ def plot_balance(record: Record) -> Figure:
         intervals.bar_label(bars, fmt="%.0f %%", padding=2, fontsize=8.5)
     names = [f"{low:.2f} – {high:.2f}" for low, high in zip(record.bins, record.bins[1:], strict=False)]
     intervals.set_xticks(positions, names)
-    intervals.set_ylim(0, max(105, max(map(max, groups.values()), default=0) + 8))
+    intervals.set_ylim(0, 1.35 * max(max(map(max, groups.values())), 1))
     intervals.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     intervals.grid(axis="x", visible=False)
     intervals.set(xlabel="IoU interval", ylabel="share of the negatives")
