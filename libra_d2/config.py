@@ -34,7 +34,7 @@ def add_libra_config(cfg: CfgNode) -> None:
     bfp.REFINE_LEVEL = "p4"
     # "non_local" (embedded Gaussian), "conv" (3x3) or "none" (integration only)
     bfp.REFINE_TYPE = "non_local"
-    # "xavier" (published runs), "zero" (last layer of the refine) or "identity" (a gate that starts at 0, for fine-tuning)
+    # "xavier" (published runs), "zero" (last layer of the refine) or "identity" (a gate that starts at 0: fine-tuning)
     bfp.INIT = "xavier"
 
     # Which proposals the RoI heads train on (paper section 3.1)

@@ -144,3 +144,9 @@ def test_gradient_clipping_holds_for_adamw_too(config):
         parameter.grad = torch.full_like(parameter, 100)
     optimizer.step()
     assert layer.weight.grad.item() == 0.5
+
+
+@pytest.mark.parametrize(("kept", "counted"), [(50, 100), (100, 100), (300, 300)])
+def test_ap_counts_as_many_detections_as_the_config_keeps(kept, counted, config):
+    cfg = config(opts=["TEST.DETECTIONS_PER_IMAGE", kept])
+    assert LibraTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0])._max_dets_per_image == [1, 10, counted]
