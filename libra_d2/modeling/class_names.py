@@ -12,6 +12,8 @@ def publish_class_names(cfg) -> None:
     process used before are replaced; who holds their metadata keeps it.
     """
     names = list(cfg.MODEL.LIBRA.DATA.CLASS_NAMES)
+    if not names:  # this config does not say: what a registered data set found out for itself stays
+        return
     for dataset in {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}.intersection(OWN_DATASETS):
         if MetadataCatalog.get(dataset).get("thing_classes", names) != names:
             MetadataCatalog.remove(dataset)
