@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Draws what Libra R-CNN changes on one's own model and data: the paper's figures 3 and 5, PNG and CSV.
+"""Draws what Libra R-CNN changes on one's own model and data: the paper's figures 3 and 5 and more, PNG and CSV.
 
     python tools/plot_balance.py --config-file output/quickstart/config.yaml --output output/quickstart \\
         MODEL.WEIGHTS output/quickstart/model_final.pth
 
 balance.png: the IoU of all negatives, of random picks and of IoU-balanced picks.
 balanced_l1.png: balanced L1 beside smooth L1, and which errors of this model the gradient comes from.
+levels.png: the features of each level before and after the balanced pyramid, where the model has one.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.data import register_datasets
 from libra_d2.data.train_loader import train_mapper
 from libra_d2.engine import load_config
+from libra_d2.modeling.bfp import BalancedFeaturePyramid
 from libra_d2.modeling.box_predictor import balanced_l1_options
 from libra_d2.modeling.box_sampler import BalancedSampler
-from libra_d2.visualize import balance, balanced_l1, style
+from libra_d2.visualize import balance, balanced_l1, pyramid, style
 from libra_d2.visualize.recorder import record_training_boxes
 
 
@@ -42,7 +44,7 @@ def main() -> None:
     samples = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     step = max(1, len(samples) // args.max_images)  # spread over the whole set
     loader = build_detection_test_loader(samples[::step], mapper=train_mapper(cfg), num_workers=0)
-    batches = itertools.islice(loader, args.max_images)
+    batches = list(itertools.islice(loader, args.max_images))
     record = record_training_boxes(model, batches, BalancedSampler(cfg).options)
 
     args.output.mkdir(parents=True, exist_ok=True)
@@ -51,9 +53,15 @@ def main() -> None:
     options = balanced_l1_options(cfg)
     style.save(balanced_l1.plot_balanced_l1(options, record.errors), args.output / "balanced_l1.png")
     balanced_l1.write_balanced_l1_csv(options, record.errors, args.output / "balanced_l1.csv")
+    if isinstance(model.backbone, BalancedFeaturePyramid):
+        statistics = pyramid.measure_levels(model, batches)
+        style.save(pyramid.plot_levels(statistics), args.output / "levels.png")
+        pyramid.write_levels_csv(statistics, args.output / "levels.csv")
     for name, shares in balance.interval_shares(record).items():
         print(f"{name + ':':<20}", "  ".join(f"{share:5.1f} %" for share in shares))
-    print(f"written: {args.output / 'balance.png'}, {args.output / 'balanced_l1.png'} and a CSV beside each")
+    print(
+        f"written to {args.output}: {', '.join(sorted(path.name for path in args.output.glob('*.csv')))} and a PNG of each"
+    )
 
 
 if __name__ == "__main__":
