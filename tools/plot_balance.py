@@ -59,9 +59,8 @@ def main() -> None:
         pyramid.write_levels_csv(statistics, args.output / "levels.csv")
     for name, shares in balance.interval_shares(record).items():
         print(f"{name + ':':<20}", "  ".join(f"{share:5.1f} %" for share in shares))
-    print(
-        f"written to {args.output}: {', '.join(sorted(path.name for path in args.output.glob('*.csv')))} and a PNG of each"
-    )
+    names = ", ".join(sorted(path.name for path in args.output.glob("*.csv")))
+    print(f"written to {args.output}: {names} and a PNG of each")
 
 
 if __name__ == "__main__":

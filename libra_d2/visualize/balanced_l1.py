@@ -1,4 +1,4 @@
-"""The gradient and the value of the balanced L1 loss beside smooth L1 (Libra R-CNN, figure 5)."""
+"""The gradient and the value of the balanced L1 loss beside smooth L1 and L1 (Libra R-CNN, figure 5)."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def plot_balanced_l1(options: dict, errors: Tensor) -> Figure:
             curve = value_and_gradient(x, _balanced({**options, "alpha": alpha}))[column]
             axes.plot(x, curve, color=color, linewidth=2, label=f"balanced L1, α = {alpha:g}")
         axes.plot(x, value_and_gradient(x, _smooth)[column], color=ORANGE, linewidth=2, label="smooth L1")
+        axes.plot(x, value_and_gradient(x, _l1)[column], color=GREY, linewidth=2, label="L1")
         axes.set(xlabel="regression error", xlim=(0, LARGEST_ERROR), ylim=(0, None))
         axes.set_title(title)
     gradients.legend(loc="lower right", fontsize=8.5)
@@ -90,7 +91,8 @@ def write_balanced_l1_csv(options: dict, errors: Tensor, path: str | Path) -> No
     """Writes all curves of the picture over one column of errors."""
     x, shares = gradient_shares(options, errors)
     columns = {"error": x, **{f"share_{name}": share for name, share in shares.items()}}
-    curves = {"smooth_l1": _smooth, **{f"balanced_l1_alpha_{a:g}": _balanced({**options, "alpha": a}) for a in ALPHAS}}
+    balanced = {f"balanced_l1_alpha_{a:g}": _balanced({**options, "alpha": a}) for a in ALPHAS}
+    curves = {"l1": _l1, "smooth_l1": _smooth, **balanced}
     for name, loss in curves.items():
         columns[f"loss_{name}"], columns[f"gradient_{name}"] = value_and_gradient(torch.from_numpy(x), loss)
     with Path(path).open("w", newline="") as file:
@@ -108,6 +110,10 @@ def value_and_gradient(x: Tensor, loss: Callable[[Tensor, Tensor], Tensor]) -> t
 
 def _smooth(pred: Tensor, target: Tensor) -> Tensor:
     return smooth_l1_loss(pred, target, beta=1.0, reduction="none")
+
+
+def _l1(pred: Tensor, target: Tensor) -> Tensor:
+    return smooth_l1_loss(pred, target, beta=0.0, reduction="none")
 
 
 def _balanced(options: dict) -> Callable[[Tensor, Tensor], Tensor]:

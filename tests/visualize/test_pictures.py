@@ -57,7 +57,7 @@ def test_the_loss_csv_holds_the_curves_of_the_picture(tmp_path):
     write_balanced_l1_csv(PAPER, RECORD.errors, tmp_path / "loss.csv")
     rows = list(csv.DictReader((tmp_path / "loss.csv").open()))
     row = min(rows, key=lambda row: abs(float(row["error"]) - 1.5))
-    assert float(row["gradient_smooth_l1"]) == 1.0
+    assert float(row["gradient_smooth_l1"]) == float(row["gradient_l1"]) == 1.0
     assert float(row["gradient_balanced_l1_alpha_0.5"]) == 1.5
     assert float(row["loss_smooth_l1"]) == pytest.approx(float(row["error"]) - 0.5, abs=1e-5)
 
