@@ -8,7 +8,6 @@ import argparse
 import ctypes
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, pairwise_iou
-from side_by_side import machine, markdown, median_ms, peak_mib
+from side_by_side import machine, markdown, median_ms, peak_mib, weigh
 
 from libra_d2 import ops
 
@@ -103,16 +102,9 @@ def memory_table(counts: list[int]) -> str:
     rows = []
     for num_gts in counts:
         fits = detectron2_gib(anchors, num_gts) < 0.6 * available_gib()
-        theirs = _weigh("theirs", num_gts) if fits else "does not fit"
-        rows.append([f"{anchors:,} shared anchors x {num_gts:,}", _weigh("ours", num_gts), theirs])
+        theirs = weigh(__file__, "theirs", num_gts) if fits else "does not fit"
+        rows.append([f"{anchors:,} shared anchors x {num_gts:,}", weigh(__file__, "ours", num_gts), theirs])
     return markdown(["work", "libra_d2, peak MiB", "Detectron2, peak MiB"], rows)
-
-
-def _weigh(rival: str, num_gts: int) -> float:
-    done = subprocess.run(
-        [sys.executable, __file__, "--weigh", rival, str(num_gts)], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
 
 
 def one_thread_table(counts: list[int]) -> str:

@@ -5,14 +5,12 @@ python benchmarks/bm_sample.py --quick    # one row of each
 """
 
 import argparse
-import subprocess
-import sys
 import types
 
 import torch
 from detectron2.modeling.sampling import subsample_labels
 from mmdet_samplers import load
-from side_by_side import machine, markdown, median_ms, peak_mib
+from side_by_side import machine, markdown, median_ms, peak_mib, weigh
 
 from libra_d2 import ops
 
@@ -90,18 +88,13 @@ def _time_row(name: str, every: dict) -> list[object]:
 
 def memory_table(counts: list[int]) -> str:
     rows = [
-        [f"16 x 2,000 -> 512, balanced, {num_gts:,} ground truths", *(_weigh(rival, num_gts) for rival in RIVALS)]
+        [
+            f"16 x 2,000 -> 512, balanced, {num_gts:,} ground truths",
+            *(weigh(__file__, rival, num_gts) for rival in RIVALS),
+        ]
         for num_gts in counts
     ]
     return markdown(["work", "libra_d2, peak MiB", *(f"{name}, peak MiB" for name in HEADER)], rows)
-
-
-def _weigh(rival: str, num_gts: int) -> float:
-    """In a process of its own: what an allocator keeps would hide the next peak."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--weigh", rival, str(num_gts)], check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
 
 
 def main() -> None:

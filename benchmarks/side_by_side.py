@@ -2,6 +2,8 @@
 
 import gc
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +37,15 @@ def peak_mib(run: Callable[[], object]) -> float:
     peak = _resident("VmHWM")
     del result
     return (peak - before) / 1024
+
+
+def weigh(script: str, rival: str, num_gts: int) -> float:
+    """What ``script --weigh rival num_gts`` prints: :func:`peak_mib` in a process of its own.
+
+    What an allocator keeps from an earlier rival would hide the next peak.
+    """
+    command = [sys.executable, script, "--weigh", rival, str(num_gts)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def _resident(field: str) -> int:
