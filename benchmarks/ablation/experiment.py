@@ -1,0 +1,117 @@
+"""What is trained: the arms, the grid that two of them search, and the jobs that follow; and the results so far."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from itertools import product
+from pathlib import Path
+
+from folds import FOLDS, ROOT
+
+RECIPE = ROOT / "configs" / "quickstart" / "libra_faster_rcnn_trees.yaml"
+RESULTS = Path(__file__).with_name("results.csv")
+
+# What an arm changes in the recipe, which has all three parts on. L1 is Detectron2's default box loss.
+SAMPLING = ["MODEL.LIBRA.SAMPLER.POSITIVE", "random", "MODEL.LIBRA.SAMPLER.NEGATIVE", "random"]
+BFP = ["MODEL.LIBRA.BFP.ENABLED", "False"]
+BALANCED_L1 = ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "0.0"]
+DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
+DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+ARMS = {
+    "detectron2": DETECTRON2 + SAMPLING + BFP + BALANCED_L1,
+    "baseline": SAMPLING + BFP + BALANCED_L1,
+    "sampling": BFP + BALANCED_L1,
+    "bfp": SAMPLING + BALANCED_L1,
+    "balanced_l1": SAMPLING + BFP,
+    "libra": [],
+}
+
+LEARNING_RATES = (0.0005, 0.001)
+LENGTHS = (400, 800)
+SEARCH_SEED = 0
+SEEDS = (1, 2, 3)
+# Whose choice from the grid an arm is trained with: a single part is added to the baseline, all else being equal
+SEARCHES = {arm: "libra" if arm == "libra" else "baseline" for arm in ARMS}
+
+
+@dataclass(frozen=True)
+class Job:
+    arm: str
+    learning_rate: float
+    iterations: int
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}_{self.learning_rate:g}_{self.iterations}_fold{self.fold}_seed{self.seed}"
+
+    def opts(self) -> list[str]:
+        """``KEY VALUE`` pairs that turn the recipe into this job."""
+        solver = ["SOLVER.BASE_LR", str(self.learning_rate), "SOLVER.MAX_ITER", str(self.iterations)]
+        return [*ARMS[self.arm], *solver, "SEED", str(self.seed)]
+
+
+@dataclass(frozen=True)
+class Result(Job):
+    """COCO AP in percent of a job on the half that it did not train on."""
+
+    AP: float
+    AP50: float
+    AP75: float
+
+    def job(self) -> Job:
+        return Job(*(getattr(self, field.name) for field in fields(Job)))
+
+
+def read(path: Path = RESULTS) -> list[Result]:
+    types = {"arm": str, "iterations": int, "fold": int, "seed": int}
+    if not path.exists():
+        return []
+    with path.open() as file:
+        return [Result(**{key: types.get(key, float)(row[key]) for key in row}) for row in csv.DictReader(file)]
+
+
+def append(result: Result, path: Path = RESULTS) -> None:
+    new = not path.exists()
+    with path.open("a") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Result)], lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(asdict(result))
+
+
+def search_jobs() -> list[Job]:
+    arms = dict.fromkeys(SEARCHES.values())
+    return [
+        Job(arm, rate, iterations, fold, SEARCH_SEED)
+        for iterations, rate, fold, arm in product(LENGTHS, LEARNING_RATES, FOLDS, arms)
+    ]
+
+
+def final_jobs(results: Iterable[Result]) -> list[Job]:
+    """Every arm on every fold with every seed, seed by seed; wants all of :func:`search_jobs` done."""
+    choices = {arm: chosen(results, searcher) for arm, searcher in SEARCHES.items()}
+    return [Job(arm, *choices[arm], fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, ARMS)]
+
+
+def chosen(results: Iterable[Result], arm: str) -> tuple[float, int]:
+    """The learning rate and length at which ``arm`` had the best AP, averaged over the folds, in the search."""
+    return max(search_means(results, arm).items(), key=lambda item: item[1])[0]
+
+
+def search_means(results: Iterable[Result], arm: str) -> dict[tuple[float, int], float]:
+    """{(learning rate, iterations): AP averaged over the folds} for what is done of an arm's search."""
+    cells: dict[tuple[float, int], list[float]] = {}
+    for result in results:
+        if result.arm == arm and result.seed == SEARCH_SEED:
+            cells.setdefault((result.learning_rate, result.iterations), []).append(result.AP)
+    return {cell: statistics.mean(values) for cell, values in cells.items() if len(values) == len(FOLDS)}
+
+
+def remaining(jobs: Iterable[Job], results: Iterable[Result]) -> Iterator[Job]:
+    done = {result.job() for result in results}
+    return (job for job in jobs if job not in done)

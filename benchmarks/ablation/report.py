@@ -1,0 +1,81 @@
+"""Prints results.csv as the tables of README.md: the search, then every arm beside the baseline.
+
+python benchmarks/ablation/report.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+
+import experiment
+from experiment import Result
+from folds import FOLDS, ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from side_by_side import markdown  # noqa: E402
+
+
+def main() -> None:
+    results = experiment.read()
+    print(search_table(results))
+    if not any(experiment.remaining(experiment.search_jobs(), results)):
+        print(f"\n{arms_table(results)}")
+
+
+def search_table(results: Sequence[Result]) -> str:
+    """AP of the arms that search, averaged over the folds, by learning rate and length."""
+    arms = dict.fromkeys(experiment.SEARCHES.values())
+    means = {arm: experiment.search_means(results, arm) for arm in arms}
+    rows = [
+        [f"{rate:g}", iterations, *(number(means[arm].get((rate, iterations))) for arm in arms)]
+        for rate in experiment.LEARNING_RATES
+        for iterations in experiment.LENGTHS
+    ]
+    return markdown(["learning rate", "iterations", *arms], rows)
+
+
+def arms_table(results: Sequence[Result]) -> str:
+    """Every arm: AP averaged over the folds, seed by seed; and its differences from the baseline, run by run."""
+    jobs = set(experiment.final_jobs(results))
+    final = [result for result in results if result.job() in jobs]
+    baseline = {(result.fold, result.seed): result for result in final if result.arm == "baseline"}
+    rows = []
+    for arm in experiment.ARMS:
+        runs = [result for result in final if result.arm == arm]
+        row = [arm, len(runs), *(spread(over_folds(runs, metric)) for metric in METRICS)]
+        if arm != "baseline":
+            pairs = [(run, baseline[run.fold, run.seed]) for run in runs if (run.fold, run.seed) in baseline]
+            row += [spread([getattr(a, metric) - getattr(b, metric) for a, b in pairs], "+") for metric in METRICS]
+            row += [f"{sum(a.AP > b.AP for a, b in pairs)} of {len(pairs)}"]
+        rows.append(row + [""] * (len(HEADER) - len(row)))
+    return markdown(HEADER, rows)
+
+
+def over_folds(runs: Sequence[Result], metric: str) -> list[float]:
+    """A metric averaged over the folds, for each seed with which all of them were run."""
+    seeds: dict[int, list[float]] = {}
+    for run in runs:
+        seeds.setdefault(run.seed, []).append(getattr(run, metric))
+    return [statistics.mean(values) for values in seeds.values() if len(values) == len(FOLDS)]
+
+
+METRICS = ("AP", "AP50", "AP75")
+HEADER = ["arm", "runs", *METRICS, *(f"paired {metric}" for metric in METRICS), "better AP"]
+
+
+def spread(values: Sequence[float], sign: str = "") -> str:
+    """Mean ± standard deviation."""
+    if len(values) < 2:
+        return number(values[0], sign) if values else ""
+    return f"{number(statistics.mean(values), sign)} ± {number(statistics.stdev(values))}"
+
+
+def number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.1f}"
+
+
+if __name__ == "__main__":
+    main()

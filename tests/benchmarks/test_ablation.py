@@ -1,0 +1,157 @@
+"""benchmarks/ablation: what the folds show, what the arms change, which jobs follow and what the tables say."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from PIL import Image
+
+import libra_d2
+
+ROOT = Path(libra_d2.__file__).parents[1]
+SIZES = {"yell528_": (1300, 700), "yell541_": (900, 400)}
+
+
+@pytest.fixture
+def ablation(monkeypatch):
+    """Imports a script of benchmarks/ablation by name, as its neighbours do."""
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks" / "ablation"), *sys.path])
+    yield importlib.import_module
+    for name in {"folds", "experiment", "report", "side_by_side", "prepare_quickstart", "pinned_wheel"} - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def folder(ablation, monkeypatch, tmp_path):
+    """The folds of two photographs with boxes everywhere, across the seams and the middle, too."""
+    folds = ablation("folds")
+    rng = np.random.default_rng(0)
+    photographs = []
+    for width, height in SIZES.values():
+        corners = rng.uniform(0, (width - 60, height - 60), (200, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(5, 60, (200, 2))], axis=1)
+        photographs.append((Image.new("RGB", (width, height)), [tuple(box) for box in boxes.tolist()]))
+    monkeypatch.setattr(folds.quickstart, "read_photograph", lambda wheel, name: photographs.pop(0))
+    monkeypatch.setattr(type(folds.TREES), "fetch", lambda self: None)
+    folds.write(tmp_path / "folds")
+    return tmp_path / "folds"
+
+
+def pixels(folder, part):
+    """How often the tiles of a part show each pixel of each photograph."""
+    seen = {prefix: np.zeros((height, width), dtype=int) for prefix, (width, height) in SIZES.items()}
+    for image in json.loads((folder / f"{part}.json").read_text())["images"]:
+        prefix, corner = image["file_name"][:8], image["file_name"][8:].removesuffix(".png")
+        x, y = map(int, corner.split("_"))
+        seen[prefix][y : y + image["height"], x : x + image["width"]] += 1
+    return seen
+
+
+def test_no_pixel_is_trained_and_evaluated_in_one_fold_and_all_are_evaluated_once(folder):
+    for prefix in SIZES:
+        for fold in (0, 1):
+            train, val = (pixels(folder, f"fold{fold}_{part}")[prefix] for part in ("train", "val"))
+            assert ((train > 0) ^ (val > 0)).all()
+        assert (pixels(folder, "fold0_val")[prefix] + pixels(folder, "fold1_val")[prefix] == 1).all()
+
+
+def test_every_box_is_evaluated_once(folder):
+    """Also those that no tile shows half of."""
+    annotations = [a for i in (0, 1) for a in json.loads((folder / f"fold{i}_val.json").read_text())["annotations"]]
+    assert sum(not a["iscrowd"] for a in annotations) == 400
+    assert any(a["iscrowd"] for a in annotations)
+
+
+def load(opts):
+    cfg = libra_d2.get_cfg()
+    cfg.merge_from_file(str(ROOT / "configs" / "quickstart" / "libra_faster_rcnn_trees.yaml"))
+    cfg.merge_from_list([*opts, "MODEL.WEIGHTS", ""])
+    return cfg
+
+
+def flat(node, prefix=""):
+    values = {}
+    for key, value in node.items():
+        values |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {f"{prefix}{key}": value}
+    return values
+
+
+def changed(cfg, other):
+    return {key.removeprefix("MODEL.") for key, value in flat(cfg).items() if value != flat(other)[key]}
+
+
+def test_each_row_is_the_baseline_and_one_part_and_libra_is_the_quickstart(ablation):
+    arms = ablation("experiment").ARMS
+    baseline = load(arms["baseline"])
+    assert baseline.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE == libra_d2.get_cfg().MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE
+    parts = {
+        "sampling": {"LIBRA.SAMPLER.POSITIVE", "LIBRA.SAMPLER.NEGATIVE"},
+        "bfp": {"LIBRA.BFP.ENABLED"},
+        "balanced_l1": {"ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"},
+    }
+    for arm, keys in parts.items():
+        assert changed(load(arms[arm]), baseline) == keys
+    assert changed(load(arms["libra"]), baseline) == set.union(*parts.values())
+    assert load(arms["libra"]) == load([])
+
+
+def test_nothing_of_libra_trains_in_the_arm_of_detectron2(ablation):
+    arms = ablation("experiment").ARMS
+
+    def own(arm):
+        model = build_model(load([*arms[arm], "MODEL.DEVICE", "cpu"]))
+        return {type(module).__name__ for module in model.modules() if type(module).__module__.startswith("libra_d2")}
+
+    assert own("detectron2") == {"TorchvisionBackbone"}
+    assert {"LibraRCNN", "LibraRPN", "LibraROIHeads"} <= own("baseline")
+
+
+def results(experiment, aps):
+    return [experiment.Result(*job, AP=ap, AP50=2 * ap, AP75=ap / 2) for job, ap in aps.items()]
+
+
+def test_an_arm_is_trained_with_what_its_search_found_best_on_average(ablation):
+    experiment = ablation("experiment")
+    aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
+    slow, fast = experiment.LEARNING_RATES
+    short, long = experiment.LENGTHS
+    aps["baseline", slow, long, 0, 0] = 3.0
+    aps["baseline", fast, short, 0, 0] = 4.0  # the best single run
+    aps["baseline", slow, long, 1, 0] = 2.5
+    aps["libra", fast, short, 0, 0] = aps["libra", fast, short, 1, 0] = 2.0
+    jobs = experiment.final_jobs(results(experiment, aps))
+    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm == "libra"} == {(fast, short)}
+    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm != "libra"} == {(slow, long)}
+    assert len(set(jobs)) == len(experiment.ARMS) * 2 * 3
+    assert {job.seed for job in jobs} == {1, 2, 3}
+
+
+def test_what_has_a_result_is_not_trained_again(ablation, tmp_path):
+    experiment = ablation("experiment")
+    jobs = experiment.search_jobs()
+    assert list(experiment.remaining(jobs, experiment.read(tmp_path / "results.csv"))) == jobs
+    for job in jobs[1:3]:
+        experiment.append(experiment.Result(**vars(job), AP=1.5, AP50=2.0, AP75=1.0), tmp_path / "results.csv")
+    assert list(experiment.remaining(jobs, experiment.read(tmp_path / "results.csv"))) == [jobs[0], *jobs[3:]]
+
+
+def test_the_table_averages_folds_and_pairs_runs(ablation):
+    experiment, report = ablation("experiment"), ablation("report")
+    aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
+    cell = experiment.chosen(results(experiment, aps), "baseline")
+    aps |= {("baseline", *cell, fold, seed): 10.0 + 8 * fold + seed for fold in (0, 1) for seed in (1, 2, 3)}
+    aps |= {("bfp", *cell, 0, seed): 10.0 + seed + gain for seed, gain in ((1, 1.0), (2, -1.0), (3, 3.0))}
+    aps["bfp", *cell, 1, 1] = 19.0
+    table = report.arms_table(results(experiment, aps))
+    rows = {cells[1]: cells[2:] for cells in ([c.strip() for c in line.split("|")] for line in table.splitlines())}
+    assert rows["baseline"][:2] == ["6", "16.0 ± 1.0"]  # seeds 15, 16, 17
+    assert rows["bfp"][:2] == ["4", "15.5"]  # one seed has both folds
+    assert rows["bfp"][4:6] == ["+0.8 ± 1.7", "+1.5 ± 3.4"]  # of 1, -1, 3, 0
+    assert rows["bfp"][7] == "2 of 4"
+    assert rows["libra"][0] == "0"
