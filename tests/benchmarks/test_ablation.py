@@ -147,7 +147,7 @@ def test_the_table_averages_folds_and_pairs_runs(ablation):
     cell = experiment.chosen(results(experiment, aps), "baseline")
     aps |= {("baseline", *cell, fold, seed): 10.0 + 8 * fold + seed for fold in (0, 1) for seed in (1, 2, 3)}
     aps |= {("bfp", *cell, 0, seed): 10.0 + seed + gain for seed, gain in ((1, 1.0), (2, -1.0), (3, 3.0))}
-    aps["bfp", *cell, 1, 1] = 19.0
+    aps[("bfp", *cell, 1, 1)] = 19.0
     table = report.arms_table(results(experiment, aps))
     rows = {cells[1]: cells[2:] for cells in ([c.strip() for c in line.split("|")] for line in table.splitlines())}
     assert rows["baseline"][:2] == ["6", "16.0 ± 1.0"]  # seeds 15, 16, 17
