@@ -10,10 +10,20 @@ from yacs.config import CfgNode
 import libra_d2
 
 ROOT = Path(libra_d2.__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_exist(page):
+    named = re.findall(r"\b((?:benchmarks|configs|csrc|docs|libra_d2|tests|tools)/[\w./-]+\.\w+)", page.read_text())
+    assert [file for file in named if not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_functions_and_classes_exist(page):
     named = re.findall(r"((?:libra_d2|tests|tools)/[\w/]+\.py)::(\w+)", page.read_text())
     missing = [
@@ -24,7 +34,7 @@ def test_functions_and_classes_exist(page):
     assert missing == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_config_keys_exist_and_defaults_are_right(page):
     """A key is written `KEY`, or `KEY VALUE`; a number behind it is its default: `KEY` 0.5."""
     cfg = libra_d2.get_cfg()
@@ -42,5 +52,6 @@ def test_config_keys_exist_and_defaults_are_right(page):
 
 def test_the_checks_above_check_something():
     text = (ROOT / "docs" / "paper_to_code.md").read_text()
+    assert "csrc/cuda/bucketed_sample.cuh" in text
     assert text.count("::") > 20
     assert len(re.findall(r"`MODEL\.[A-Z0-9_.]+[^`]*` [\d.]+ \|", text)) >= 6
