@@ -20,6 +20,7 @@ BFP = ["MODEL.LIBRA.BFP.ENABLED", "False"]
 BALANCED_L1 = ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "0.0"]
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+IDENTITY = ["MODEL.LIBRA.BFP.INIT", "identity"]
 ARMS = {
     "detectron2": DETECTRON2 + SAMPLING + BFP + BALANCED_L1,
     "baseline": SAMPLING + BFP + BALANCED_L1,
@@ -27,14 +28,16 @@ ARMS = {
     "bfp": SAMPLING + BALANCED_L1,
     "balanced_l1": SAMPLING + BFP,
     "libra": [],
+    "libra_identity": IDENTITY,
+    "bfp_identity": SAMPLING + BALANCED_L1 + IDENTITY,
 }
 
-LEARNING_RATES = (0.0005, 0.001)
-LENGTHS = (400, 800)
+LEARNING_RATES = (0.0005, 0.001, 0.002)
+LENGTHS = (200, 400)
 SEARCH_SEED = 0
 SEEDS = (1, 2, 3)
 # Whose choice from the grid an arm is trained with: a single part is added to the baseline, all else being equal
-SEARCHES = {arm: "libra" if arm == "libra" else "baseline" for arm in ARMS}
+SEARCHES = {arm: "libra" if arm.startswith("libra") else "baseline" for arm in ARMS}
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,14 @@ def search_jobs() -> list[Job]:
     ]
 
 
+def doubled_jobs(results: Iterable[Result]) -> list[Job]:
+    """The baseline at its choice and twice as long: what a longer training would gain."""
+    rate, iterations = chosen(results, "baseline")
+    return [
+        Job("baseline", rate, length, fold, SEARCH_SEED) for length in (iterations, 2 * iterations) for fold in FOLDS
+    ]
+
+
 def final_jobs(results: Iterable[Result]) -> list[Job]:
     """Every arm on every fold with every seed, seed by seed; wants all of :func:`search_jobs` done."""
     choices = {arm: chosen(results, searcher) for arm, searcher in SEARCHES.items()}
@@ -106,8 +117,9 @@ def chosen(results: Iterable[Result], arm: str) -> tuple[float, int]:
 def search_means(results: Iterable[Result], arm: str) -> dict[tuple[float, int], float]:
     """{(learning rate, iterations): AP averaged over the folds} for what is done of an arm's search."""
     cells: dict[tuple[float, int], list[float]] = {}
+    jobs = search_jobs()
     for result in results:
-        if result.arm == arm and result.seed == SEARCH_SEED:
+        if result.arm == arm and result.job() in jobs:
             cells.setdefault((result.learning_rate, result.iterations), []).append(result.AP)
     return {cell: statistics.mean(values) for cell, values in cells.items() if len(values) == len(FOLDS)}
 

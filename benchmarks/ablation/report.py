@@ -22,7 +22,7 @@ def main() -> None:
     results = experiment.read()
     print(search_table(results))
     if not any(experiment.remaining(experiment.search_jobs(), results)):
-        print(f"\n{arms_table(results)}")
+        print(f"\n{doubled(results)}\n\n{arms_table(results)}")
 
 
 def search_table(results: Sequence[Result]) -> str:
@@ -35,6 +35,17 @@ def search_table(results: Sequence[Result]) -> str:
         for iterations in experiment.LENGTHS
     ]
     return markdown(["learning rate", "iterations", *arms], rows)
+
+
+def doubled(results: Sequence[Result]) -> str:
+    """What the baseline gains from twice as many iterations as it chose, averaged over the folds."""
+    aps: dict[int, list[float]] = {}
+    for result in results:
+        if result.job() in experiment.doubled_jobs(results):
+            aps.setdefault(result.iterations, []).append(result.AP)
+    lengths = sorted(length for length in aps if len(aps[length]) == len(FOLDS))
+    means = ", ".join(f"AP {statistics.mean(aps[length]):.2f} after {length} iterations" for length in lengths)
+    return f"baseline: {means}"
 
 
 def arms_table(results: Sequence[Result]) -> str:

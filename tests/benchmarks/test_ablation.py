@@ -119,17 +119,34 @@ def results(experiment, aps):
 def test_an_arm_is_trained_with_what_its_search_found_best_on_average(ablation):
     experiment = ablation("experiment")
     aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
-    slow, fast = experiment.LEARNING_RATES
+    slow, fast, _ = experiment.LEARNING_RATES
     short, long = experiment.LENGTHS
     aps["baseline", slow, long, 0, 0] = 3.0
     aps["baseline", fast, short, 0, 0] = 4.0  # the best single run
     aps["baseline", slow, long, 1, 0] = 2.5
     aps["libra", fast, short, 0, 0] = aps["libra", fast, short, 1, 0] = 2.0
     jobs = experiment.final_jobs(results(experiment, aps))
-    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm == "libra"} == {(fast, short)}
-    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm != "libra"} == {(slow, long)}
+    assert {(j.learning_rate, j.iterations) for j in jobs if "libra" in j.arm} == {(fast, short)}
+    assert {(j.learning_rate, j.iterations) for j in jobs if "libra" not in j.arm} == {(slow, long)}
     assert len(set(jobs)) == len(experiment.ARMS) * 2 * 3
     assert {job.seed for job in jobs} == {1, 2, 3}
+
+
+def test_the_baseline_is_also_trained_twice_as_long(ablation):
+    experiment, report = ablation("experiment"), ablation("report")
+    aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
+    rate, length = experiment.LEARNING_RATES[1], experiment.LENGTHS[-1]
+    aps["baseline", rate, length, 0, 0], aps["baseline", rate, length, 1, 0] = 20.0, 21.0
+    done = results(experiment, aps)
+    assert [job for job in experiment.doubled_jobs(done) if job.iterations == 2 * length] == [
+        experiment.Job("baseline", rate, 2 * length, fold, 0) for fold in (0, 1)
+    ]
+    half = {**aps, ("baseline", rate, 2 * length, 0, 0): 20.0}
+    assert f"after {2 * length}" not in report.doubled(results(experiment, half))
+    whole = {**half, ("baseline", rate, 2 * length, 1, 0): 21.5}
+    assert report.doubled(results(experiment, whole)).endswith(
+        f"AP 20.50 after {length} iterations, AP 20.75 after {2 * length} iterations"
+    )
 
 
 def test_what_has_a_result_is_not_trained_again(ablation, tmp_path):
