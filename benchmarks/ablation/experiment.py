@@ -20,17 +20,20 @@ BFP = ["MODEL.LIBRA.BFP.ENABLED", "False"]
 BALANCED_L1 = ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "0.0"]
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
-IDENTITY = ["MODEL.LIBRA.BFP.INIT", "identity"]
-ARMS = {
+PARTS = {
     "detectron2": DETECTRON2 + SAMPLING + BFP + BALANCED_L1,
     "baseline": SAMPLING + BFP + BALANCED_L1,
     "sampling": BFP + BALANCED_L1,
     "bfp": SAMPLING + BALANCED_L1,
     "balanced_l1": SAMPLING + BFP,
     "libra": [],
-    "libra_identity": IDENTITY,
-    "bfp_identity": SAMPLING + BALANCED_L1 + IDENTITY,
 }
+PYRAMIDS = {
+    "libra_identity": ["MODEL.LIBRA.BFP.INIT", "identity"],
+    "libra_integrate": ["MODEL.LIBRA.BFP.REFINE_TYPE", "none"],
+    "libra_conv": ["MODEL.LIBRA.BFP.REFINE_TYPE", "conv"],
+}
+ARMS = PARTS | PYRAMIDS
 
 LEARNING_RATES = (0.0005, 0.001, 0.002)
 LENGTHS = (200, 400)
@@ -104,9 +107,13 @@ def doubled_jobs(results: Iterable[Result]) -> list[Job]:
 
 
 def final_jobs(results: Iterable[Result]) -> list[Job]:
-    """Every arm on every fold with every seed, seed by seed; wants all of :func:`search_jobs` done."""
+    """Every arm on every fold with every seed, the parts before the pyramids; wants :func:`search_jobs` done."""
     choices = {arm: chosen(results, searcher) for arm, searcher in SEARCHES.items()}
-    return [Job(arm, *choices[arm], fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, ARMS)]
+    return [
+        Job(arm, *choices[arm], fold, seed)
+        for arms in (PARTS, PYRAMIDS)
+        for seed, fold, arm in product(SEEDS, FOLDS, arms)
+    ]
 
 
 def chosen(results: Iterable[Result], arm: str) -> tuple[float, int]:

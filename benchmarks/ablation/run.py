@@ -37,12 +37,17 @@ def main() -> None:
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
 
-    subprocess.run([sys.executable, "tools/prepare_quickstart.py"], cwd=ROOT, check=True)  # the ImageNet weights
-    folds.write(DATA)
+    prepare()
     if not train(experiment.search_jobs(), args.workers, deadline):
         return
     results = experiment.read()
     train([*experiment.doubled_jobs(results), *experiment.final_jobs(results)], args.workers, deadline)
+
+
+def prepare() -> None:
+    """Fetches the photographs and the ImageNet weights, and cuts the folds, where that is not done yet."""
+    subprocess.run([sys.executable, "tools/prepare_quickstart.py"], cwd=ROOT, check=True)
+    folds.write(DATA)
 
 
 def train(jobs: Iterable[Job], workers: int, deadline: float) -> bool:

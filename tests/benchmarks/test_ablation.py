@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from PIL import Image
 
 import libra_d2
+from libra_d2.modeling.bfp import NonLocalRefine
 
 ROOT = Path(libra_d2.__file__).parents[1]
 SIZES = {"yell528_": (1300, 700), "yell541_": (900, 400)}
@@ -23,7 +25,8 @@ def ablation(monkeypatch):
     before = set(sys.modules)
     monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks" / "ablation"), *sys.path])
     yield importlib.import_module
-    for name in {"folds", "experiment", "report", "side_by_side", "prepare_quickstart", "pinned_wheel"} - before:
+    own = {"attention", "experiment", "folds", "report", "run", "train_net"}
+    for name in (own | {"side_by_side", "prepare_quickstart", "pinned_wheel"}) - before:
         sys.modules.pop(name, None)
 
 
@@ -172,3 +175,16 @@ def test_the_table_averages_folds_and_pairs_runs(ablation):
     assert rows["bfp"][4:6] == ["+0.8 ± 1.7", "+1.5 ± 3.4"]  # of 1, -1, 3, 0
     assert rows["bfp"][7] == "2 of 4"
     assert rows["libra"][0] == "0"
+
+
+@pytest.mark.parametrize(("weight", "row"), [(0.0, ["2.2", "0", "12.0 of 12"]), (10.0, ["2.2", "1600", "1.0 of 12"])])
+def test_attention_that_is_even_and_that_sees_one_position(ablation, weight, row):
+    refine = NonLocalRefine(1)
+    for conv in (refine.theta, refine.phi):
+        torch.nn.init.constant_(conv.weight, weight)
+        torch.nn.init.zeros_(conv.bias)
+    level = torch.full((1, 1, 3, 4), 2.0)
+    level[0, 0, 1, 1] = 4.0
+    attention = ablation("attention").Attention()
+    attention._measure(refine, (level,), None)
+    assert attention._last == row
