@@ -14,33 +14,40 @@ from folds import FOLDS, ROOT
 RECIPE = ROOT / "configs" / "quickstart" / "libra_faster_rcnn_trees.yaml"
 RESULTS = Path(__file__).with_name("results.csv")
 
-# What an arm changes in the recipe, which has all three parts on. L1 is Detectron2's default box loss.
-SAMPLING = ["MODEL.LIBRA.SAMPLER.POSITIVE", "random", "MODEL.LIBRA.SAMPLER.NEGATIVE", "random"]
-BFP = ["MODEL.LIBRA.BFP.ENABLED", "False"]
-BALANCED_L1 = ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "0.0"]
+# An arm is a list of KEY VALUE pairs on top of the recipe; the last pair of a key counts.
+SAMPLING = ["MODEL.LIBRA.SAMPLER.POSITIVE", "instance_balanced", "MODEL.LIBRA.SAMPLER.NEGATIVE", "iou_balanced"]
+BFP = ["MODEL.LIBRA.BFP.ENABLED", "True", "MODEL.LIBRA.BFP.REFINE_TYPE", "non_local", "MODEL.LIBRA.BFP.INIT", "xavier"]
+BALANCED_L1 = ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "balanced_l1"]
+LIBRA = SAMPLING + BFP + BALANCED_L1
+BASELINE = ["MODEL.LIBRA.SAMPLER.POSITIVE", "random", "MODEL.LIBRA.SAMPLER.NEGATIVE", "random"]
+BASELINE += ["MODEL.LIBRA.BFP.ENABLED", "False"]
+BASELINE += ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1", "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA", "0.0"]  # L1
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 PARTS = {
-    "detectron2": DETECTRON2 + SAMPLING + BFP + BALANCED_L1,
-    "baseline": SAMPLING + BFP + BALANCED_L1,
-    "sampling": BFP + BALANCED_L1,
-    "bfp": SAMPLING + BALANCED_L1,
-    "balanced_l1": SAMPLING + BFP,
-    "libra": [],
+    "detectron2": BASELINE + DETECTRON2,
+    "baseline": BASELINE,
+    "sampling": BASELINE + SAMPLING,
+    "bfp": BASELINE + BFP,
+    "balanced_l1": BASELINE + BALANCED_L1,
+    "libra": LIBRA,
 }
 PYRAMIDS = {
-    "libra_identity": ["MODEL.LIBRA.BFP.INIT", "identity"],
-    "libra_integrate": ["MODEL.LIBRA.BFP.REFINE_TYPE", "none"],
-    "libra_conv": ["MODEL.LIBRA.BFP.REFINE_TYPE", "conv"],
+    "libra_identity": [*LIBRA, "MODEL.LIBRA.BFP.INIT", "identity"],
+    "libra_integrate": [*LIBRA, "MODEL.LIBRA.BFP.REFINE_TYPE", "none"],
+    "libra_conv": [*LIBRA, "MODEL.LIBRA.BFP.REFINE_TYPE", "conv"],
 }
-ARMS = PARTS | PYRAMIDS
+INTEGRATE_L1 = BASELINE + BFP + ["MODEL.LIBRA.BFP.REFINE_TYPE", "none"] + BALANCED_L1
+RECIPES = {
+    "integrate_balanced_l1": INTEGRATE_L1,
+    "integrate_balanced_l1_positives": [*INTEGRATE_L1, "MODEL.LIBRA.SAMPLER.POSITIVE", "instance_balanced"],
+}
+ARMS = PARTS | PYRAMIDS | RECIPES
 
 LEARNING_RATES = (0.0005, 0.001, 0.002)
 LENGTHS = (200, 400)
 SEARCH_SEED = 0
 SEEDS = (1, 2, 3)
-# Whose choice from the grid an arm is trained with: a single part is added to the baseline, all else being equal
-SEARCHES = {arm: "libra" if arm.startswith("libra") else "baseline" for arm in ARMS}
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,15 @@ def append(result: Result, path: Path = RESULTS) -> None:
 
 
 def search_jobs() -> list[Job]:
-    arms = dict.fromkeys(SEARCHES.values())
     return [
         Job(arm, rate, iterations, fold, SEARCH_SEED)
-        for iterations, rate, fold, arm in product(LENGTHS, LEARNING_RATES, FOLDS, arms)
+        for iterations, rate, fold, arm in product(LENGTHS, LEARNING_RATES, FOLDS, ("baseline", "libra"))
     ]
+
+
+def pyramid_jobs(results: Iterable[Result]) -> list[Job]:
+    """Libra with other pyramids, at the learning rate and length that Libra chose; still part of the search."""
+    return [Job(arm, *chosen(results, "libra"), fold, SEARCH_SEED) for fold, arm in product(FOLDS, PYRAMIDS)]
 
 
 def doubled_jobs(results: Iterable[Result]) -> list[Job]:
@@ -107,12 +118,11 @@ def doubled_jobs(results: Iterable[Result]) -> list[Job]:
 
 
 def final_jobs(results: Iterable[Result]) -> list[Job]:
-    """Every arm on every fold with every seed, the parts before the pyramids; wants :func:`search_jobs` done."""
-    choices = {arm: chosen(results, searcher) for arm, searcher in SEARCHES.items()}
+    """The parts and the recipes on every fold with every seed, seed by seed; wants :func:`search_jobs` done."""
+    libra, others = chosen(results, "libra"), chosen(results, "baseline")
     return [
-        Job(arm, *choices[arm], fold, seed)
-        for arms in (PARTS, PYRAMIDS)
-        for seed, fold, arm in product(SEEDS, FOLDS, arms)
+        Job(arm, *(libra if arm == "libra" else others), fold, seed)
+        for seed, fold, arm in product(SEEDS, FOLDS, PARTS | RECIPES)
     ]
 
 

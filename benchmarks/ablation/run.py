@@ -41,7 +41,8 @@ def main() -> None:
     if not train(experiment.search_jobs(), args.workers, deadline):
         return
     results = experiment.read()
-    train([*experiment.doubled_jobs(results), *experiment.final_jobs(results)], args.workers, deadline)
+    jobs = [*experiment.doubled_jobs(results), *experiment.pyramid_jobs(results), *experiment.final_jobs(results)]
+    train(jobs, args.workers, deadline)
 
 
 def prepare() -> None:
