@@ -32,18 +32,17 @@ PARTS = {
     "balanced_l1": BASELINE + BALANCED_L1,
     "libra": LIBRA,
 }
-PYRAMIDS = {
+# What could be done otherwise, one thing at a time
+VARIANTS = {
     "libra_identity": [*LIBRA, "MODEL.LIBRA.BFP.INIT", "identity"],
     "libra_integrate": [*LIBRA, "MODEL.LIBRA.BFP.REFINE_TYPE", "none"],
     "libra_conv": [*LIBRA, "MODEL.LIBRA.BFP.REFINE_TYPE", "conv"],
+    "libra_random_positives": [*LIBRA, "MODEL.LIBRA.SAMPLER.POSITIVE", "random"],
+    "libra_random_negatives": [*LIBRA, "MODEL.LIBRA.SAMPLER.NEGATIVE", "random"],
 }
-INTEGRATE_L1 = BASELINE + BFP + ["MODEL.LIBRA.BFP.REFINE_TYPE", "none"] + BALANCED_L1
-RECIPES = {
-    "integrate_balanced_l1": INTEGRATE_L1,
-    "integrate_balanced_l1_positives": [*INTEGRATE_L1, "MODEL.LIBRA.SAMPLER.POSITIVE", "instance_balanced"],
-}
-ARMS = PARTS | PYRAMIDS | RECIPES
+ARMS = PARTS | VARIANTS
 
+SEARCHING = ("baseline", "libra")
 LEARNING_RATES = (0.0005, 0.001, 0.002)
 LENGTHS = (200, 400)
 SEARCH_SEED = 0
@@ -100,13 +99,13 @@ def append(result: Result, path: Path = RESULTS) -> None:
 def search_jobs() -> list[Job]:
     return [
         Job(arm, rate, iterations, fold, SEARCH_SEED)
-        for iterations, rate, fold, arm in product(LENGTHS, LEARNING_RATES, FOLDS, ("baseline", "libra"))
+        for iterations, rate, fold, arm in product(LENGTHS, LEARNING_RATES, FOLDS, SEARCHING)
     ]
 
 
-def pyramid_jobs(results: Iterable[Result]) -> list[Job]:
-    """Libra with other pyramids, at the learning rate and length that Libra chose; still part of the search."""
-    return [Job(arm, *chosen(results, "libra"), fold, SEARCH_SEED) for fold, arm in product(FOLDS, PYRAMIDS)]
+def variant_jobs(results: Iterable[Result]) -> list[Job]:
+    """Each variant of Libra at the learning rate and length that Libra chose; still part of the search."""
+    return [Job(arm, *chosen(results, "libra"), fold, SEARCH_SEED) for fold, arm in product(FOLDS, VARIANTS)]
 
 
 def doubled_jobs(results: Iterable[Result]) -> list[Job]:
@@ -118,11 +117,10 @@ def doubled_jobs(results: Iterable[Result]) -> list[Job]:
 
 
 def final_jobs(results: Iterable[Result]) -> list[Job]:
-    """The parts and the recipes on every fold with every seed, seed by seed; wants :func:`search_jobs` done."""
+    """The parts on every fold with every seed, seed by seed; wants :func:`search_jobs` done."""
     libra, others = chosen(results, "libra"), chosen(results, "baseline")
     return [
-        Job(arm, *(libra if arm == "libra" else others), fold, seed)
-        for seed, fold, arm in product(SEEDS, FOLDS, PARTS | RECIPES)
+        Job(arm, *(libra if arm == "libra" else others), fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, PARTS)
     ]
 
 

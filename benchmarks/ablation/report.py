@@ -1,13 +1,15 @@
-"""Prints results.csv as the tables of README.md: the search, then every arm beside the baseline.
+"""Prints results.csv, or another such file, as the tables of README.md: the search, then the parts beside the baseline.
 
-python benchmarks/ablation/report.py
+python benchmarks/ablation/report.py [benchmarks/ablation/unclipped.csv]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import experiment
 from experiment import Result
@@ -19,15 +21,17 @@ from side_by_side import markdown  # noqa: E402
 
 
 def main() -> None:
-    results = experiment.read()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="?", type=Path, default=experiment.RESULTS, metavar="FILE.csv")
+    results = experiment.read(parser.parse_args().results)
     print(search_table(results))
     if not any(experiment.remaining(experiment.search_jobs(), results)):
-        print(f"\n{doubled(results)}\n\n{arms_table(results)}")
+        print(f"\n{doubled(results)}\n\n{variants_table(results)}\n\n{arms_table(results)}")
 
 
 def search_table(results: Sequence[Result]) -> str:
     """AP of the arms that search, averaged over the folds, by learning rate and length."""
-    arms = dict.fromkeys(experiment.SEARCHES.values())
+    arms = experiment.SEARCHING
     means = {arm: experiment.search_means(results, arm) for arm in arms}
     rows = [
         [f"{rate:g}", iterations, *(number(means[arm].get((rate, iterations))) for arm in arms)]
@@ -35,6 +39,18 @@ def search_table(results: Sequence[Result]) -> str:
         for iterations in experiment.LENGTHS
     ]
     return markdown(["learning rate", "iterations", *arms], rows)
+
+
+def variants_table(results: Sequence[Result]) -> str:
+    """AP of each variant of Libra in the search, averaged over the folds, beside that of Libra and of the baseline."""
+    jobs = experiment.variant_jobs(results)
+    cells = {arm: experiment.chosen(results, arm) for arm in experiment.SEARCHING}
+    jobs += [job for job in experiment.search_jobs() if (job.learning_rate, job.iterations) == cells[job.arm]]
+    rows = []
+    for arm in [*experiment.SEARCHING, *experiment.VARIANTS]:
+        runs = [result for result in results if result.arm == arm and result.job() in jobs]
+        rows.append([arm, *(number(over_folds(runs, metric)[0]) for metric in METRICS if over_folds(runs, metric))])
+    return markdown(["arm", *METRICS], rows)
 
 
 def doubled(results: Sequence[Result]) -> str:
@@ -54,7 +70,7 @@ def arms_table(results: Sequence[Result]) -> str:
     final = [result for result in results if result.job() in jobs]
     baseline = {(result.fold, result.seed): result for result in final if result.arm == "baseline"}
     rows = []
-    for arm in experiment.ARMS:
+    for arm in experiment.PARTS:
         runs = [result for result in final if result.arm == arm]
         row = [arm, len(runs), *(spread(over_folds(runs, metric)) for metric in METRICS)]
         if arm != "baseline":

@@ -41,7 +41,7 @@ def main() -> None:
     if not train(experiment.search_jobs(), args.workers, deadline):
         return
     results = experiment.read()
-    jobs = [*experiment.doubled_jobs(results), *experiment.pyramid_jobs(results), *experiment.final_jobs(results)]
+    jobs = [*experiment.doubled_jobs(results), *experiment.final_jobs(results), *experiment.variant_jobs(results)]
     train(jobs, args.workers, deadline)
 
 

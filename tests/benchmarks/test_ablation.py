@@ -129,9 +129,9 @@ def test_an_arm_is_trained_with_what_its_search_found_best_on_average(ablation):
     aps["baseline", slow, long, 1, 0] = 2.5
     aps["libra", fast, short, 0, 0] = aps["libra", fast, short, 1, 0] = 2.0
     jobs = experiment.final_jobs(results(experiment, aps))
-    assert {(j.learning_rate, j.iterations) for j in jobs if "libra" in j.arm} == {(fast, short)}
-    assert {(j.learning_rate, j.iterations) for j in jobs if "libra" not in j.arm} == {(slow, long)}
-    assert len(set(jobs)) == len(experiment.ARMS) * 2 * 3
+    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm == "libra"} == {(fast, short)}
+    assert {(j.learning_rate, j.iterations) for j in jobs if j.arm != "libra"} == {(slow, long)}
+    assert len(set(jobs)) == len(experiment.PARTS) * 2 * 3
     assert {job.seed for job in jobs} == {1, 2, 3}
 
 
