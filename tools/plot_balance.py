@@ -44,8 +44,8 @@ def main() -> None:
     samples = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     step = max(1, len(samples) // args.max_images)  # spread over the whole set
     loader = build_detection_test_loader(samples[::step], mapper=train_mapper(cfg), num_workers=0)
-    cfg.MODEL.LIBRA.SAMPLER.NEGATIVE = "iou_balanced"  # drawn beside random picks, whatever the model trained on
     batches = list(itertools.islice(loader, args.max_images))
+    cfg.MODEL.LIBRA.SAMPLER.NEGATIVE = "iou_balanced"  # drawn beside random picks, whatever the model trained on
     record = record_training_boxes(model, batches, BalancedSampler(cfg).options)
 
     args.output.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from side_by_side import markdown  # noqa: E402
 
 import train_net  # noqa: E402
 from libra_d2.engine import LibraTrainer, argument_parser  # noqa: E402
+from libra_d2.modeling.bfp import NonLocalRefine  # noqa: E402
 
 PERIOD = 10
 HEADER = ["iteration", "loss", "RMS of the mean level", "largest logit", "attended positions"]
@@ -44,6 +45,8 @@ def main() -> None:
     train_net.register_datasets(cfg)
     seed_all_rng(cfg.SEED)
     trainer = LibraTrainer(cfg)
+    if not isinstance(getattr(trainer.model.backbone, "refine", None), NonLocalRefine):
+        parser.error(f"--arm: expected one whose pyramid has a non-local refine, such as libra, got {args.arm}")
     trainer.resume_or_load(resume=False)
     trainer.max_iter = args.iterations  # the schedule stays that of the whole job
     attention = Attention()

@@ -43,25 +43,27 @@ def search_table(results: Sequence[Result]) -> str:
 
 def variants_table(results: Sequence[Result]) -> str:
     """AP of each variant of Libra in the search, averaged over the folds, beside that of Libra and of the baseline."""
-    jobs = experiment.variant_jobs(results)
-    cells = {arm: experiment.chosen(results, arm) for arm in experiment.SEARCHING}
-    jobs += [job for job in experiment.search_jobs() if (job.learning_rate, job.iterations) == cells[job.arm]]
     rows = []
     for arm in [*experiment.SEARCHING, *experiment.VARIANTS]:
-        runs = [result for result in results if result.arm == arm and result.job() in jobs]
-        rows.append([arm, *(number(over_folds(runs, metric)[0]) for metric in METRICS if over_folds(runs, metric))])
+        runs = searched(results, arm, *experiment.chosen(results, "baseline" if arm == "baseline" else "libra"))
+        rows.append([arm, *(number(mean) for metric in METRICS for mean in over_folds(runs, metric))])
     return markdown(["arm", *METRICS], rows)
 
 
 def doubled(results: Sequence[Result]) -> str:
     """What the baseline gains from twice as many iterations as it chose, averaged over the folds."""
-    aps: dict[int, list[float]] = {}
-    for result in results:
-        if result.job() in experiment.doubled_jobs(results):
-            aps.setdefault(result.iterations, []).append(result.AP)
-    lengths = sorted(length for length in aps if len(aps[length]) == len(FOLDS))
-    means = ", ".join(f"AP {statistics.mean(aps[length]):.2f} after {length} iterations" for length in lengths)
-    return f"baseline: {means}"
+    rate, iterations = experiment.chosen(results, "baseline")
+    means = [
+        f"AP {mean:.2f} after {length} iterations"
+        for length in (iterations, 2 * iterations)
+        for mean in over_folds(searched(results, "baseline", rate, length), "AP")
+    ]
+    return f"baseline: {', '.join(means)}"
+
+
+def searched(results: Sequence[Result], arm: str, rate: float, iterations: int) -> list[Result]:
+    cell = (arm, rate, iterations, experiment.SEARCH_SEED)
+    return [r for r in results if (r.arm, r.learning_rate, r.iterations, r.seed) == cell]
 
 
 def arms_table(results: Sequence[Result]) -> str:
