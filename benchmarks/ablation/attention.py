@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     run.prepare()
-    job = experiment.Job(args.arm, args.learning_rate, max(experiment.LENGTHS), FOLDS[0], experiment.SEARCH_SEED)
+    job = experiment.Job(args.arm, args.learning_rate, min(experiment.LENGTHS), FOLDS[0], experiment.SEARCH_SEED)
     command = [*run.command(job)[1:], "OUTPUT_DIR", str(run.OUTPUT / "attention")]
     cfg = train_net.build_config(argument_parser().parse_args(command))
     train_net.register_datasets(cfg)

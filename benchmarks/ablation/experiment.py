@@ -47,8 +47,8 @@ CLIPPING = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP
 CLIPPING += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.1"]
 
 SEARCHING = ("baseline", "libra")
-LEARNING_RATES = (0.0005, 0.001, 0.002)
-LENGTHS = (200, 400)
+LEARNING_RATES = (0.0005, 0.001)
+LENGTHS = (400, 800)
 SEARCH_SEED = 0
 SEEDS = (1, 2, 3)
 
@@ -132,13 +132,16 @@ def chosen(results: Iterable[Result], arm: str) -> tuple[float, int]:
 
 
 def search_means(results: Iterable[Result], arm: str) -> dict[tuple[float, int], float]:
-    """{(learning rate, iterations): AP averaged over the folds} for what is done of an arm's search."""
-    cells: dict[tuple[float, int], list[float]] = {}
-    jobs = search_jobs()
+    """{(learning rate, iterations): AP averaged over the folds} for each cell that all who search have been run in."""
+    cells: dict[tuple[float, int], dict[Job, float]] = {}
     for result in results:
-        if result.arm == arm and result.job() in jobs:
-            cells.setdefault((result.learning_rate, result.iterations), []).append(result.AP)
-    return {cell: statistics.mean(values) for cell, values in cells.items() if len(values) == len(FOLDS)}
+        if result.arm in SEARCHING and result.seed == SEARCH_SEED:
+            cells.setdefault((result.learning_rate, result.iterations), {})[result.job()] = result.AP
+    return {
+        cell: statistics.mean(AP for job, AP in runs.items() if job.arm == arm)
+        for cell, runs in sorted(cells.items())
+        if len(runs) == len(FOLDS) * len(SEARCHING)
+    }
 
 
 def remaining(jobs: Iterable[Job], results: Iterable[Result]) -> Iterator[Job]:

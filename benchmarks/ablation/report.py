@@ -25,19 +25,14 @@ def main() -> None:
     parser.add_argument("results", nargs="?", type=Path, default=experiment.RESULTS, metavar="FILE.csv")
     results = experiment.read(parser.parse_args().results)
     print(search_table(results))
-    if not any(experiment.remaining(experiment.search_jobs(), results)):
-        print(f"\n{doubled(results)}\n\n{variants_table(results)}\n\n{arms_table(results)}")
+    print(f"\n{doubled(results)}\n\n{variants_table(results)}\n\n{arms_table(results)}")
 
 
 def search_table(results: Sequence[Result]) -> str:
     """AP of the arms that search, averaged over the folds, by learning rate and length."""
     arms = experiment.SEARCHING
     means = {arm: experiment.search_means(results, arm) for arm in arms}
-    rows = [
-        [f"{rate:g}", iterations, *(number(means[arm].get((rate, iterations))) for arm in arms)]
-        for rate in experiment.LEARNING_RATES
-        for iterations in experiment.LENGTHS
-    ]
+    rows = [[f"{rate:g}", length, *(number(means[arm][rate, length]) for arm in arms)] for rate, length in means[arms[0]]]
     return markdown(["learning rate", "iterations", *arms], rows)
 
 
@@ -46,7 +41,8 @@ def variants_table(results: Sequence[Result]) -> str:
     rows = []
     for arm in [*experiment.SEARCHING, *experiment.VARIANTS]:
         runs = searched(results, arm, *experiment.chosen(results, "baseline" if arm == "baseline" else "libra"))
-        rows.append([arm, *(number(mean) for metric in METRICS for mean in over_folds(runs, metric))])
+        if runs:
+            rows.append([arm, *(number(mean) for metric in METRICS for mean in over_folds(runs, metric))])
     return markdown(["arm", *METRICS], rows)
 
 

@@ -122,7 +122,7 @@ def results(experiment, aps):
 def test_an_arm_is_trained_with_what_its_search_found_best_on_average(ablation):
     experiment = ablation("experiment")
     aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
-    slow, fast, _ = experiment.LEARNING_RATES
+    slow, fast = experiment.LEARNING_RATES
     short, long = experiment.LENGTHS
     aps["baseline", slow, long, 0, 0] = 3.0
     aps["baseline", fast, short, 0, 0] = 4.0  # the best single run
