@@ -163,14 +163,15 @@ class ImageSampler {
   // grouped_: the positives by ascending ground truth, rows ascending inside; group_begin_: where
   // each starts; group_gt_: whose it is. A group may be empty.
   void group_positives_by_gt() {
-    const auto gt_of = [&](int32_t row) { return image_.matched_idx[row]; };
+    const auto gt_of = [&](int32_t row) {
+      return static_cast<int64_t>(static_cast<uint32_t>(image_.matched_idx[row]));
+    };
     const auto [low, high] =
         std::minmax_element(positives_.begin(), positives_.end(),
                             [&](int32_t a, int32_t b) { return gt_of(a) < gt_of(b); });
     const int64_t first = gt_of(*low), last = gt_of(*high);
-    const uint64_t range = static_cast<uint64_t>(last) - static_cast<uint64_t>(first);
     group_gt_.clear();
-    if (range < 4 * positives_.size()) {
+    if (last - first < 4 * static_cast<int64_t>(positives_.size())) {
       for (int64_t g = first; g <= last; ++g) group_gt_.push_back(g);
       sort_by_bucket(positives_, static_cast<int64_t>(group_gt_.size()),
                      [&](int32_t row) { return gt_of(row) - first; });

@@ -40,7 +40,8 @@ def bucketed_sample(
     Args:
         labels: int8 [R]; above 0 is a positive, 0 a negative, below 0 is never drawn.
         ious: float32 [R], the IoU of each box with its best ground truth. NaN counts as 0.
-        matched_idx: int64 [R], the index of that ground truth inside the image; read for positives only.
+        matched_idx: int64 [R], the index of that ground truth inside the image, of which 32 bits count; read for
+            positives only.
         offsets: int64 [N + 1], the rows that each image owns.
         num_samples: boxes to draw an image, S.
         positive_fraction: at most ``int(num_samples * positive_fraction)`` of them are positives.

@@ -134,6 +134,7 @@ def random_case(seed):
         ious = (ious * 20).round() / 20  # on the edges of the bins
     ious[torch.rand(rows, generator=generator) < 0.02] = float("nan")
     matched_idx = torch.randint(0, draw.choice([1, 5, 60]), (rows,), generator=generator)
+    matched_idx += torch.randint(-1, 2, (rows,), generator=generator) * draw.choice([0, 2**32])
     options = {
         "num_samples": draw.choice([1, 8, 32, 64, 200]),
         "positive_fraction": draw.choice([0.0, 0.25, 0.3, 0.5, 1.0]),

@@ -99,6 +99,8 @@ def test_bucketed_sample_takes_any_matched_idx_and_any_iou():
     labels, ious, matched_idx = labelled(4000, generator)
     matched_idx[::3] = torch.randint(-(2**62), 2**62, matched_idx[::3].shape, generator=generator)
     matched_idx[:2] = torch.tensor([-(2**63), 2**63 - 1])
+    args = (torch.ones_like(labels), ious, torch.full_like(matched_idx, 2**63 - 1), torch.tensor([0, 4000]), SEED)
+    assert_same((*args, 256, 0.25, "instance_balanced", "random", 3, "value", 0.5, -1.0, 0.0, -1.0), "bucketed_sample")
     for odd in (float("inf"), -float("inf"), -3.0, 1e30):
         ious[int(abs(hash(odd))) % 7 :: 9] = odd
         for upper in ("value", "max_all", "max_neg"):

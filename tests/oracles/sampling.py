@@ -45,7 +45,8 @@ def sample_image(
     elif positive == "random":
         taken_positives = smallest(positives, 0, most)
     else:
-        members = {g: [i for i in positives if matched_idx[i] == g] for g in {matched_idx[i] for i in positives}}
+        gt_of = [gt & WORD for gt in matched_idx]
+        members = {g: [i for i in positives if gt_of[i] == g] for g in {gt_of[i] for i in positives}}
         level = 0
         while sum(min(len(own), level + 1) for own in members.values()) <= most:
             level += 1

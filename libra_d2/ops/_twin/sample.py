@@ -85,11 +85,12 @@ def _instance_balanced_order(
     all with a rank below L; the leftovers have rank L, one a ground truth, and go by the ground truths' keys. So taking
     the first P by (rank, key of the ground truth, ground truth) finds the level L without computing it.
     """
+    gt = matched_idx & 0xFFFFFFFF
     segment = torch.where(is_positive, image, -1)
     order = torch.argsort(first_key, stable=True)
-    for column in (matched_idx, segment):
+    for column in (gt, segment):
         order = order.index_select(0, torch.argsort(column.index_select(0, order), stable=True))
-    gt, owner = matched_idx.index_select(0, order), segment.index_select(0, order)
+    gt, owner = gt.index_select(0, order), segment.index_select(0, order)
 
     position = torch.arange(order.shape[0], device=order.device)
     is_first = torch.ones_like(is_positive)
