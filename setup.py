@@ -101,27 +101,37 @@ class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
     """Builds the core with CUDA, else without, else not at all; the record says which and why."""
 
     def run(self) -> None:
-        without_cuda = no_cuda()
-        record = {"torch": torch.__version__, "cuda": "", "why": without_cuda}
-        if not without_cuda:
-            record.update(cuda=f"{torch.version.cuda} for {architectures()}")
-        elif CUDA_WANTED == "1":
-            raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {without_cuda}")
-        compiler = self.compiler
+        why = no_cuda()
+        if why and CUDA_WANTED == "1":
+            raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {why}")
+        cuda = "" if why else f"{torch.version.cuda} for {architectures()}"
+        folder = (ROOT if self.inplace else Path(self.build_lib)) / "libra_d2"
+        (folder / BUILD_RECORD).unlink(missing_ok=True)  # that of an older build
+        error = self.compile()
+        if error and CUDA_WANTED == "1":
+            raise error
+        if error and cuda:
+            print(f"libra_d2: the CUDA half does not compile, trying without it: {error}", flush=True)
+            cuda, why = "", "its CUDA half does not compile"
+            vars(self.extensions[0]).update(vars(core(with_cuda=False)))
+            error = self.compile()
+        if error:
+            print(f"libra_d2: the pure-torch path alone, the core does not compile: {error}", flush=True)
+            self.extensions.clear()
+            return
+        record = {"torch": torch.__version__, "cuda": cuda, "why": why}
+        (folder / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n")
+        backends = f"CPU and CUDA {cuda}" if cuda else f"CPU alone: {why}"
+        print(f"libra_d2: compiled core for torch {torch.__version__}, {backends}", flush=True)
+
+    def compile(self) -> Exception | None:
+        """What came of it, None when all went well; it can then be tried again."""
+        before = self.compiler, self.inplace
         try:
             super().run()
         except Exception as error:
-            if without_cuda or CUDA_WANTED == "1":
-                raise
-            print(f"libra_d2: the CUDA half does not compile, trying without it: {error}", flush=True)
-            vars(self.extensions[0]).update(vars(core(with_cuda=False)))
-            record.update(cuda="", why="its CUDA half does not compile")
-            self.compiler = compiler  # a name again, as setuptools expects
-            super().run()
-        folder = ROOT if self.inplace else Path(self.build_lib)
-        (folder / "libra_d2" / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        backends = f"CPU and CUDA {record['cuda']}" if record["cuda"] else f"CPU alone: {record['why']}"
-        print(f"libra_d2: compiled core for torch {record['torch']}, {backends}", flush=True)
+            self.compiler, self.inplace = before  # setuptools changes both on its way
+            return error
 
 
 reason = no_core()

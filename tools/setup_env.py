@@ -18,10 +18,13 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pinned_wheel import BY_HAND, DETECTRON2, ROOT
+
+CORE = ROOT / "libra_d2" / "_C.abi3.so"
+CORE_RECORD = ROOT / "libra_d2" / "_core_build.json"
 
 BUILD_VARIABLES = ("LIBRA_D2_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CC", "CXX", "CFLAGS", "CXXFLAGS", "DEBUG")
 
@@ -96,23 +99,31 @@ class Environment:
         inputs += [repr(project["project"]), repr(project["build-system"]), repr(project["tool"]["setuptools"])]
         inputs += [text for path in sources for text in (str(path), path.read_text())]
         inputs.append((self.path / "stamps" / "requirements").read_text())  # another torch: another build
-        with self.step("package", inputs) as needed:
+        # The core lies in the tree, where another environment may have put its own, or `make clean` none.
+        with self.step("package", inputs, makes=(CORE, CORE_RECORD)) as needed:
             if needed:
                 say("building and installing libra_d2 (some minutes where the compiled core is built)")
                 self.pip("install", "--no-build-isolation", "--no-deps", "--editable", ROOT)
 
     @contextlib.contextmanager
-    def step(self, name: str, inputs: list[str]) -> Iterator[bool]:
-        """Yields whether the step has to be done; notes ``inputs`` as done when it ends without an exception."""
+    def step(self, name: str, inputs: list[str], makes: Sequence[Path] = ()) -> Iterator[bool]:
+        """Yields whether the step has to be done; notes it as done when it ends without an exception.
+
+        It has to be when ``inputs`` or the files that it ``makes`` are not those of the last time.
+        """
         stamp = self.path / "stamps" / name
-        digest = hashlib.sha256("\0".join([platform.python_version(), *inputs]).encode()).hexdigest()
-        needed = not stamp.exists() or stamp.read_text() != digest
+
+        def digest() -> str:
+            made = [hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "" for path in makes]
+            return hashlib.sha256("\0".join([platform.python_version(), *inputs, *made]).encode()).hexdigest()
+
+        needed = not stamp.exists() or stamp.read_text() != digest()
         if needed:
             stamp.unlink(missing_ok=True)
         yield needed
         if needed:
             stamp.parent.mkdir(exist_ok=True)
-            stamp.write_text(digest)
+            stamp.write_text(digest())
 
     def pip(self, *arguments: object, hint: str = "") -> None:
         run([self.python, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"], hint)

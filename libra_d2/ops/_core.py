@@ -39,6 +39,8 @@ def load() -> None:
             importlib.import_module("libra_d2._C")
         except ImportError as error:
             trouble = f"the compiled core does not load: {error}"
+    if wanted == "native" and not trouble and not record["cuda"] and torch.cuda.is_available():
+        trouble = f"there is a GPU and the core was built for the CPU alone: {record['why']}"
     if trouble and wanted == "native":
         raise ImportError(f"LIBRA_D2_BACKEND=native, but {trouble}")
     if trouble:

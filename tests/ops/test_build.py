@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 def run_setup(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "setup.py", "--quiet", *command],
+        [sys.executable, *command],
         cwd=folder,
         env={**os.environ, "LIBRA_D2_CUDA": "0", **environment},
         capture_output=True,
@@ -44,7 +44,7 @@ def said(done: subprocess.CompletedProcess) -> list[str]:
 
 
 def test_without_a_compiler_the_twin_is_installed(source):
-    done = run_setup(source, "build", CXX="/nowhere/c++")
+    done = run_setup(source, "setup.py", "--quiet", "build", CXX="/nowhere/c++")
     assert done.returncode == 0, done.stderr
     assert said(done) == [
         "libra_d2: the pure-torch path alone, no compiled core: no C++ compiler, /nowhere/c++ was not found"
@@ -52,9 +52,43 @@ def test_without_a_compiler_the_twin_is_installed(source):
     assert not list(source.glob("build/**/*.so"))
 
 
+def script(path: Path, *lines: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+BUILD_EDITABLE = "from setuptools import build_meta; build_meta.build_editable('.')"  # what pip install -e calls
+
+
+def test_where_the_core_does_not_compile_the_twin_is_installed(source, tmp_path):
+    compiler = script(tmp_path / "bin" / "c++", "echo this compiler knows no -fopenmp >&2", "exit 1")
+    done = run_setup(source, "-c", BUILD_EDITABLE, CXX=compiler)
+    assert done.returncode == 0, done.stderr
+    assert said(done)[-1].startswith("libra_d2: the pure-torch path alone, the core does not compile: ")
+    assert list(source.glob("*.whl"))
+    assert not [*source.rglob("*.so"), *source.rglob("_core_build.json")]
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA, so nothing tries its half")
+def test_where_the_cuda_half_does_not_compile_the_rest_is_installed(source, tmp_path):
+    (source / "csrc").unlink()
+    (source / "csrc" / "cuda").mkdir(parents=True)
+    (source / "csrc" / "ops.cpp").write_text("int answer() { return 42; }\n")
+    (source / "csrc" / "cuda" / "kernels.cu").touch()
+    version = f"echo Cuda compilation tools, release {torch.version.cuda}, V0"
+    script(tmp_path / "bin" / "nvcc", f'case "$*" in --version) {version};; *) exit 1;; esac')
+    done = run_setup(source, "-c", BUILD_EDITABLE, LIBRA_D2_CUDA="", CUDA_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert said(done)[-1].endswith("CPU alone: its CUDA half does not compile")
+    assert (source / "libra_d2" / "_C.abi3.so").exists()
+    assert json.loads((source / "libra_d2" / "_core_build.json").read_text())["cuda"] == ""
+
+
 def test_without_torch_the_twin_is_installed(source):
     (source / "torch.py").write_text("raise ImportError('hidden by the test')\n")
-    done = run_setup(source, "build", PYTHONPATH=str(source))
+    done = run_setup(source, "setup.py", "--quiet", "build", PYTHONPATH=str(source))
     assert done.returncode == 0, done.stderr
     (line,) = said(done)
     assert "torch cannot be imported here" in line
@@ -62,7 +96,7 @@ def test_without_torch_the_twin_is_installed(source):
 
 
 def test_insisting_on_cuda_without_nvcc_fails(source):
-    done = run_setup(source, "build_ext", LIBRA_D2_CUDA="1", CUDA_HOME="/nowhere")
+    done = run_setup(source, "setup.py", "--quiet", "build_ext", LIBRA_D2_CUDA="1", CUDA_HOME="/nowhere")
     assert done.returncode != 0
     assert "libra_d2: LIBRA_D2_CUDA=1, but " in done.stderr
 
@@ -108,6 +142,16 @@ def test_import_falls_back_to_the_twin(tmp_path, record, line):
     assert done.stdout.startswith("torch|torch ("), done.stderr
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == bool(line)  # only who built a core is told that it is not used
+
+
+def test_insisting_on_a_core_means_its_cuda_half_where_there_is_a_gpu(monkeypatch):
+    record = {"torch": torch.__version__, "cuda": "", "why": "no nvcc was found"}
+    monkeypatch.setattr(_core, "_read_record", lambda: record)
+    monkeypatch.setattr(_core.importlib, "import_module", lambda name: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LIBRA_D2_BACKEND", "native")
+    with pytest.raises(ImportError, match="there is a GPU and the core was built for the CPU alone: no nvcc was found"):
+        _core.load()
 
 
 def test_insisting_on_a_core_that_is_not_there_fails(tmp_path):

@@ -35,6 +35,22 @@ def test_a_step_that_failed_is_done_again(environment):
     assert _needed(environment, "torch==1") is True  # who knows what pip left behind
 
 
+def test_a_step_is_done_again_where_what_it_made_is_gone_or_another(environment, tmp_path):
+    core = tmp_path / "core"
+
+    def needed():
+        with environment.step("package", [], makes=[core]) as needed:
+            if needed:
+                core.write_text("its own")
+        return needed
+
+    assert [needed(), needed()] == [True, False]
+    core.write_text("that of another environment")
+    assert [needed(), needed()] == [True, False]
+    core.unlink()
+    assert [needed(), needed()] == [True, False]
+
+
 @pytest.fixture
 def wheel(setup_env, tmp_path, monkeypatch):
     path = tmp_path / "detectron2.whl"
