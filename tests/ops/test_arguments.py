@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from libra_d2 import ops
+from libra_d2.ops import _library
 from tests.ops.backends import BACKENDS, using
 
 NAN, INF = float("nan"), float("inf")
@@ -150,11 +151,21 @@ def test_outputs_need_no_gradient(backend):
     assert not any(output.requires_grad for output in outputs)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_debug_checks_offsets_before_the_op(backend, monkeypatch):
-    # On a device the kernels only clamp offsets; LIBRA_D2_DEBUG=1 reads them first.
-    monkeypatch.setenv("LIBRA_D2_DEBUG", "1")
-    with using(backend):
-        ops.bucketed_sample(**SAMPLE)
-        with pytest.raises(ValueError, match="expected offsets to end at 4, the number of rows, got 3"):
-            ops.bucketed_sample(**{**SAMPLE, "offsets": torch.tensor([0, 3])})
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize("op", [op for op in OPS if op != "batched_iou"])
+def test_debug_checks_offsets_before_the_op(op, debug, monkeypatch):
+    class Device:
+        """On a device the kernels only clamp offsets."""
+
+        def __getattr__(self, name):
+            raise InterruptedError("the op was called")
+
+    monkeypatch.setattr(_library, "ops", Device())
+    monkeypatch.setenv("LIBRA_D2_DEBUG", debug)
+    function, arguments = OPS[op]
+    name = next(name for name in ("offsets", "box_offsets") if name in arguments)
+    wrong = {**arguments, name: arguments[name] - 1}
+    with pytest.raises(ValueError if debug else InterruptedError, match="to start at 0, got -1" if debug else "called"):
+        function(**wrong)
+    with pytest.raises(InterruptedError):
+        function(**arguments)
