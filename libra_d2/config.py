@@ -90,12 +90,13 @@ def add_libra_config(cfg: CfgNode) -> None:
     data.VAL_IMAGES = ""
     data.CLASS_NAMES = []
 
+    # Outside MODEL.LIBRA another project may have put keys of these names: its defaults stay.
     # "SGD" (Detectron2's) or "AdamW"
-    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.setdefault("OPTIMIZER", "SGD")
     # 0.2: brightness, contrast and saturation are each drawn from 0.8 to 1.2
-    cfg.INPUT.COLOR_AUG = 0.0
+    cfg.INPUT.setdefault("COLOR_AUG", 0.0)
     # Flip vertically with probability 0.5, besides what RANDOM_FLIP does
-    cfg.INPUT.VERTICAL_FLIP = False
+    cfg.INPUT.setdefault("VERTICAL_FLIP", False)
 
 
 def get_cfg() -> CfgNode:

@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-_VARIANTS = ("paper", "mmdet")
+VARIANTS = ("paper", "mmdet")
 _REDUCTIONS = ("none", "sum", "mean")
-_MAX_RATIO = 80.0  # beyond it b = exp(gamma / alpha) - 1 leaves the range of float32
+MAX_RATIO = 80.0  # of gamma / alpha; beyond it b = exp(gamma / alpha) - 1 leaves the range of float32
 
 
 def balanced_l1_loss(
@@ -50,9 +50,9 @@ def balanced_l1_loss(
     for name, value in (("alpha", alpha), ("gamma", gamma), ("beta", beta)):
         if not 0 < value < math.inf:
             raise ValueError(f"balanced_l1_loss: expected {name} to be positive and finite, got {value}")
-    if gamma / alpha > _MAX_RATIO:
-        raise ValueError(f"balanced_l1_loss: expected gamma / alpha of at most {_MAX_RATIO}, got {gamma / alpha}")
-    for name, value, allowed in (("variant", variant, _VARIANTS), ("reduction", reduction, _REDUCTIONS)):
+    if gamma / alpha > MAX_RATIO:
+        raise ValueError(f"balanced_l1_loss: expected gamma / alpha of at most {MAX_RATIO}, got {gamma / alpha}")
+    for name, value, allowed in (("variant", variant, VARIANTS), ("reduction", reduction, _REDUCTIONS)):
         if value not in allowed:
             raise ValueError(f"balanced_l1_loss: expected {name} to be one of {', '.join(allowed)}, got {value!r}")
     if pred.shape != target.shape:

@@ -7,19 +7,21 @@ from detectron2.layers import nonzero_tuple
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from fvcore.nn import smooth_l1_loss
 
-from libra_d2.losses import balanced_l1_loss
+from libra_d2.losses import MAX_RATIO, VARIANTS, balanced_l1_loss
 from libra_d2.modeling.config_checks import BALANCED_L1, choice, number
 
-VARIANTS = ("paper", "mmdet")
+LOSSES_OF_EACH_BOX = (BALANCED_L1, "smooth_l1")  # the IoU losses have no value of each box here
 
 
 def balanced_l1_options(cfg) -> dict:
     """The keyword arguments of :func:`libra_d2.losses.balanced_l1_loss` that ``MODEL.LIBRA.BALANCED_L1`` stands for."""
     key = "MODEL.LIBRA.BALANCED_L1"
     options = {
-        name.lower(): number(cfg, f"{key}.{name}", "a number above 0", lambda x: x > 0)
+        name.lower(): number(cfg, f"{key}.{name}", "a finite number above 0", lambda x: 0 < x < float("inf"))
         for name in ("ALPHA", "GAMMA", "BETA")
     }
+    most = MAX_RATIO * options["alpha"]
+    number(cfg, f"{key}.GAMMA", f"at most {MAX_RATIO:g} times ALPHA, {most:g}", lambda x: x <= most)
     return {**options, "variant": choice(cfg, f"{key}.VARIANT", VARIANTS)}
 
 
@@ -65,12 +67,12 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             gt_classes: int64 [R], ``num_classes`` for background, negative for ignored boxes.
 
         Raises:
-            ValueError: the box loss is an IoU loss, which has no value of each box here.
+            ValueError: the box loss is none of ``LOSSES_OF_EACH_BOX``.
         """
-        if self.box_reg_loss_type not in (BALANCED_L1, "smooth_l1"):
+        if self.box_reg_loss_type not in LOSSES_OF_EACH_BOX:
             raise ValueError(
-                f'MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: expected "{BALANCED_L1}" or "smooth_l1" with a sampler that '
-                f"reads losses, got {self.box_reg_loss_type!r}"
+                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: expected one of {list(LOSSES_OF_EACH_BOX)} with a sampler "
+                f"that reads losses, got {self.box_reg_loss_type!r}"
             )
         scores, deltas = (p.float() for p in predictions)
         foreground = (gt_classes >= 0) & (gt_classes < self.num_classes)

@@ -6,6 +6,7 @@ import torch
 from detectron2.utils.registry import Registry
 
 from libra_d2 import ops
+from libra_d2.modeling.box_predictor import LOSSES_OF_EACH_BOX
 from libra_d2.modeling.config_checks import choice, number
 from libra_d2.modeling.ragged import image_of_row
 
@@ -87,6 +88,7 @@ class OHEMSampler:
     """
 
     def __init__(self, cfg):
+        choice(cfg, "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", LOSSES_OF_EACH_BOX)
         self.num_samples = cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
         self.num_positive = int(self.num_samples * cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION)
 

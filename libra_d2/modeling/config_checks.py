@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import reduce
 
 from detectron2.modeling import (
+    BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     PROPOSAL_GENERATOR_REGISTRY,
     ROI_HEADS_REGISTRY,
@@ -50,11 +51,12 @@ def refuse_unusable_parts(cfg) -> None:
     Raises:
         ValueError: single-level (C4) or rotated heads, or a box loss that the configured head cannot compute.
     """
+    _registered(BACKBONE_REGISTRY, cfg, "MODEL.BACKBONE.NAME")
     choice(cfg, "MODEL.RPN.BBOX_REG_LOSS_TYPE", DETECTRON2_BOX_LOSSES)
     meta_arch = _registered(META_ARCH_REGISTRY, cfg, "MODEL.META_ARCHITECTURE")
     if issubclass(meta_arch, RetinaNet):
         key, remedy = "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "MODEL.META_ARCHITECTURE: LibraRetinaNet"
-        _refuse_box_loss(cfg, key, getattr(meta_arch, "has_balanced_l1", False), remedy)
+        _refuse_box_loss(cfg, key, meta_arch, remedy)
     elif issubclass(meta_arch, GeneralizedRCNN):
         for key, name, reason in (
             ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "a C4 model has one feature level, there is nothing to balance"),
@@ -67,14 +69,17 @@ def refuse_unusable_parts(cfg) -> None:
             _registered(PROPOSAL_GENERATOR_REGISTRY, cfg, "MODEL.PROPOSAL_GENERATOR.NAME")
         heads = _registered(ROI_HEADS_REGISTRY, cfg, "MODEL.ROI_HEADS.NAME")
         key, remedy = "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_HEADS.NAME: LibraROIHeads"
-        _refuse_box_loss(cfg, key, getattr(heads, "has_balanced_l1", False), remedy)
+        _refuse_box_loss(cfg, key, heads, remedy)
 
 
 def _registered(registry, cfg, key: str):
     return registry.get(choice(cfg, key, sorted(name for name, _ in registry)))
 
 
-def _refuse_box_loss(cfg, key: str, can_balance: bool, remedy: str) -> None:
+def _refuse_box_loss(cfg, key: str, computed_by: type, remedy: str) -> None:
+    can_balance = getattr(computed_by, "has_balanced_l1", False)
+    if not can_balance and not computed_by.__module__.startswith("detectron2."):
+        return  # somebody's own head may have losses of its own
     if value_of(cfg, key) == BALANCED_L1 and not can_balance:
         raise ValueError(
             f"{key}: expected one of {list(DETECTRON2_BOX_LOSSES)} with Detectron2's own heads, got {BALANCED_L1!r}, "

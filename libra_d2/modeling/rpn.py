@@ -1,5 +1,7 @@
 """Region proposal network that matches and samples the anchors of a whole batch in one call each."""
 
+import math
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
@@ -8,7 +10,7 @@ from detectron2.structures import Boxes, Instances
 
 from libra_d2 import ops
 from libra_d2.modeling.box_sampler import NEGATIVE, POSITIVE, highest_negative_iou
-from libra_d2.modeling.config_checks import choice, refuse_unusable_parts
+from libra_d2.modeling.config_checks import choice, number, refuse_unusable_parts
 from libra_d2.modeling.matching import match_to_instances
 
 NORMALIZERS = ("sampled", "fixed")
@@ -42,7 +44,7 @@ class LibraRPN(RPN):
         sampling = {
             "positive": choice(cfg, f"{key}.POSITIVE", POSITIVE),
             "negative": choice(cfg, f"{key}.NEGATIVE", NEGATIVE),
-            "neg_pos_ub": cfg.MODEL.LIBRA.RPN.NEG_POS_UB,
+            "neg_pos_ub": number(cfg, f"{key}.NEG_POS_UB", "a finite number", math.isfinite),
         }
         if sampling["negative"] == "iou_balanced":
             sampling["bin_upper"] = highest_negative_iou(rpn.IOU_THRESHOLDS, rpn.IOU_LABELS, "MODEL.RPN")

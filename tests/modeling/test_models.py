@@ -5,7 +5,8 @@ import pickle
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.modeling import build_model
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import ROI_HEADS_REGISTRY, StandardROIHeads, build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -100,7 +101,11 @@ def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suff
         ("MODEL.LIBRA.RPN.POSITIVE", "all", "'instance_balanced', 'random'"),
         ("MODEL.LIBRA.RPN.NEGATIVE", "all", "'iou_balanced', 'random'"),
         ("MODEL.LIBRA.RPN.NORMALIZER", "batch", "'sampled', 'fixed'"),
-        ("MODEL.LIBRA.BALANCED_L1.ALPHA", 0.0, "a number above 0"),
+        ("MODEL.LIBRA.RPN.NEG_POS_UB", float("nan"), "a finite number"),
+        ("MODEL.LIBRA.BALANCED_L1.ALPHA", 0.0, "a finite number above 0"),
+        ("MODEL.LIBRA.BALANCED_L1.BETA", float("inf"), "a finite number above 0"),
+        ("MODEL.LIBRA.BALANCED_L1.GAMMA", 41.0, "at most 80 times ALPHA, 40"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_fpn", "'build_resnet_fpn_backbone'"),
         ("MODEL.LIBRA.BALANCED_L1.VARIANT", "mmdetection", "'paper', 'mmdet'"),
         ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "nothing to balance"),
         ("MODEL.ROI_HEADS.NAME", "LibraROIHead", "'LibraCascadeROIHeads', 'LibraROIHeads'"),
@@ -141,6 +146,33 @@ def test_bfp_works_in_detectron2s_own_detectors(architecture):
 def test_bfp_can_be_switched_off():
     model = build_model(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", "MODEL.LIBRA.BFP.ENABLED", False))
     assert not isinstance(model.backbone, BalancedFeaturePyramid)
+
+
+def test_ohem_refuses_a_loss_that_has_no_value_of_each_box():
+    cfg = small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", "MODEL.LIBRA.SAMPLER.NAME", "OHEMSampler")
+    cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "giou"
+    with pytest.raises(ValueError, match=r"^MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: .*'balanced_l1', 'smooth_l1'"):
+        build_model(cfg)
+
+
+def test_ones_own_heads_may_have_their_own_loss():
+    @ROI_HEADS_REGISTRY.register()
+    class OwnHeads(StandardROIHeads):
+        @classmethod
+        def from_config(cls, cfg, input_shape):
+            assert cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE == "alpha_iou"
+            return super().from_config(cfg, input_shape)
+
+    cfg = small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", "MODEL.ROI_HEADS.NAME", "OwnHeads")
+    cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE = "alpha_iou"
+    assert type(build_model(cfg).roi_heads) is OwnHeads
+
+
+def test_a_key_that_another_project_has_added_keeps_its_default():
+    cfg = get_detectron2_cfg()
+    cfg.SOLVER.OPTIMIZER = "LION"
+    libra_d2.add_libra_config(cfg)
+    assert cfg.SOLVER.OPTIMIZER == "LION"
 
 
 def test_adding_the_config_twice_or_to_a_frozen_one_changes_nothing():
