@@ -127,7 +127,6 @@ class BalancedFeaturePyramid(Backbone):
         if init == "zero" and refine is not None:
             nn.init.zeros_(self.refine.last.weight)
         self.gate = nn.Parameter(torch.zeros(())) if init == "identity" else None
-        self.register_load_state_dict_pre_hook(_adapt_checkpoint)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps images (N, 3, H, W) to {level: (N, C, H_level, W_level)}, in the order of ``bottom_up``."""
@@ -148,6 +147,10 @@ class BalancedFeaturePyramid(Backbone):
             scattered[name] = level + resize(balanced, level.shape[-2:])
         return scattered
 
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        _adapt_checkpoint(self, state_dict, prefix, errors)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
     @property
     def size_divisibility(self) -> int:
         return self.bottom_up.size_divisibility
@@ -157,7 +160,7 @@ class BalancedFeaturePyramid(Backbone):
         return self.bottom_up.padding_constraints
 
 
-def _adapt_checkpoint(bfp, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+def _adapt_checkpoint(bfp: BalancedFeaturePyramid, state_dict: dict, prefix: str, errors: list[str]) -> None:
     """Lets a checkpoint of the plain ``bottom_up``, or of a BFP with another ``init``, load into ``bfp``."""
     own = bfp.bottom_up.state_dict()
     has_refine = any(key.startswith(f"{prefix}refine.") for key in state_dict)
