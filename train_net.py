@@ -17,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.config import add_libra_config
-from libra_d2.data import check_paths, complete_config, register_datasets
+from libra_d2.data import check_paths, check_validation, complete_config, register_datasets
 from libra_d2.engine import LibraTrainer, argument_parser, given_keys, load_config
 
 
@@ -28,6 +28,7 @@ def build_config(args):
         cfg.MODEL.LIBRA.DATA[key] = getattr(args, key.lower()) or cfg.MODEL.LIBRA.DATA[key]
     check_paths(cfg, train=not args.eval_only)
     complete_config(cfg, given_keys(args.opts))
+    check_validation(cfg)
     cfg.freeze()
     return cfg
 

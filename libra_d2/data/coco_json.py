@@ -47,11 +47,10 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
             if path and "://" not in path:
                 data[f"{split}_{kind}"] = os.path.abspath(path)
 
-    if data.TRAIN_JSON:
+    if data.TRAIN_JSON and "DATASETS.TRAIN" not in given:
         cfg.DATASETS.TRAIN = (TRAIN,)
+    if "DATASETS.TEST" not in given:
         cfg.DATASETS.TEST = (VAL,) if data.VAL_JSON else ()
-    else:
-        cfg.DATASETS.TEST = (VAL,)
 
     names = list(data.CLASS_NAMES) or read_class_names(data.TRAIN_JSON or data.VAL_JSON)
     sizes = {key: functools.reduce(getattr, key.split("."), cfg) for key in _NUM_CLASSES_KEYS}
@@ -75,14 +74,24 @@ def check_paths(cfg: CfgNode, *, train: bool) -> None:
             raise FileNotFoundError(f"MODEL.LIBRA.DATA.{key}: there is no {path}")
 
 
+def check_validation(cfg: CfgNode) -> None:
+    """Finds out before a long training what would stop the evaluation after it; wants :func:`complete_config` done.
+
+    Raises:
+        ValueError: the validation json cannot be parsed, has categories that the model does not know, or annotations
+            without a segmentation where masks are evaluated.
+    """
+    data = cfg.MODEL.LIBRA.DATA
+    if not data.VAL_JSON:
+        return
+    _refuse_unknown(read_class_names(data.VAL_JSON), data.CLASS_NAMES, data.VAL_JSON)
+    if cfg.MODEL.MASK_ON:
+        _refuse_missing_masks(data.VAL_JSON)
+
+
 def read_class_names(json_file: str) -> list[str]:
     """The category names of a COCO json, ordered by category id."""
-    try:
-        with PathManager.open(json_file) as f:
-            content = json.load(f)
-    except ValueError as e:
-        raise ValueError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
-    categories = content.get("categories") if isinstance(content, dict) else None
+    categories = _read(json_file).get("categories")
     if not categories:
         raise ValueError(f'{json_file}: expected a COCO json file with "categories", got none')
     if not all("id" in category and "name" in category for category in categories):
@@ -92,6 +101,33 @@ def read_class_names(json_file: str) -> list[str]:
     if twice:
         raise ValueError(f"{json_file}: expected different category names, got {', '.join(twice)} more than once")
     return names
+
+
+def _read(json_file: str) -> dict:
+    try:
+        with PathManager.open(json_file) as f:
+            content = json.load(f)
+    except ValueError as e:
+        raise ValueError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
+    return content if isinstance(content, dict) else {}
+
+
+def _refuse_unknown(found: list[str], class_names: list[str], json_file: str) -> None:
+    unknown = [name for name in found if name not in class_names]
+    if unknown:
+        raise ValueError(
+            f"{json_file}: the categories {unknown} are not among the classes {class_names} "
+            "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
+        )
+
+
+def _refuse_missing_masks(json_file: str) -> None:
+    without = [a for a in _read(json_file).get("annotations", ()) if not a.get("segmentation")]
+    if without:
+        raise ValueError(
+            f"{json_file}: expected a segmentation in every annotation, because MODEL.MASK_ON evaluates masks, got "
+            f"{len(without)} without, the first in image {without[0].get('image_id')}; MODEL.MASK_ON False is for boxes"
+        )
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -128,16 +164,11 @@ def load_dicts(name: str, json_file: str, images: str, class_names: Collection[s
         MetadataCatalog.remove(scratch)
     dicts = load_coco_json(json_file, images, scratch, extra_annotation_keys=["area", "id"])
     found = MetadataCatalog.get(scratch)
-    class_names = list(class_names)
-    unknown = [category for category in found.thing_classes if category not in class_names]
-    if unknown:
-        raise ValueError(
-            f"{json_file}: the categories {unknown} are not among the classes {class_names} "
-            "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
-        )
-    to_class = [class_names.index(category) for category in found.thing_classes]
+    found_names, class_names = [str(name) for name in found.thing_classes], list(class_names)
+    _refuse_unknown(found_names, class_names, json_file)
+    to_class = [class_names.index(name) for name in found_names]
     # What COCO's evaluation needs: the same categories, areas, crowd flags, and no id 0, which it takes for "unmatched"
-    complete = found.thing_classes == class_names
+    complete = found_names == class_names
     for annotation in (a for record in dicts for a in record["annotations"]):
         area, number = annotation.pop("area", None), annotation.pop("id")
         complete &= area is not None and number != 0 and "iscrowd" in annotation

@@ -29,9 +29,9 @@ class ReplayableTrainLoader:
     """Detectron2's training loader with a stream that can be entered at any batch.
 
     The data set, the sampler and the batching are those the config names. Three things differ: images are grouped by
-    aspect ratio before they are read and not after, augmentations draw random numbers keyed by (seed, position in the
-    stream), and the sampler's seed is known. So the batches are the same for every ``NUM_WORKERS``, and skipping some
-    reads no image.
+    aspect ratio before they are read and not after (those whose record lacks width and height count as tall),
+    augmentations draw random numbers keyed by (seed, position in the stream), and the sampler's seed is known. So the
+    batches are the same for every ``NUM_WORKERS``, and skipping some reads no image.
 
     Args:
         cfg: a config.
@@ -49,7 +49,7 @@ class ReplayableTrainLoader:
         if cfg.MODEL.MASK_ON:
             _check_masks(dataset)
         grouped = self._parts["aspect_ratio_grouping"]
-        self._wide = [grouped and record["width"] > record["height"] for record in dataset]
+        self._wide = [grouped and record.get("width", 0) > record.get("height", 0) for record in dataset]
         if isinstance(dataset, list):  # serialised, or each process that loads data ends up with a copy of it
             self._parts["dataset"] = DatasetFromList(dataset, copy=False)
 

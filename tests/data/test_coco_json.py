@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 from torch import tensor
 
 from libra_d2.config import get_cfg
-from libra_d2.data import complete_config, register_datasets
+from libra_d2.data import check_validation, complete_config, register_datasets
 from libra_d2.modeling.class_names import publish_class_names
 from tests.engine.tiny import write_dataset
 
@@ -130,6 +130,38 @@ def test_a_category_that_training_does_not_know_is_refused(files):
     register_datasets(cfg)
     with pytest.raises(ValueError, match=r"the categories \['white'\] are not among the classes"):
         DatasetCatalog.get("libra_val")
+
+
+def test_what_would_stop_the_evaluation_is_said_before_the_training(files):
+    cfg = config(files)
+    complete_config(cfg)
+    check_validation(cfg)
+    cfg.MODEL.MASK_ON = True
+    edit(files[1][0], lambda c: c["annotations"][1].pop("segmentation", None))
+    with pytest.raises(ValueError, match=r"a segmentation in every annotation, .* without, the first in image \d+"):
+        check_validation(cfg)
+    edit(files[1][0], lambda c: c["categories"].append({"id": 20, "name": "white"}))
+    with pytest.raises(ValueError, match=r"the categories \['white'\] are not among the classes"):
+        check_validation(cfg)
+    cfg.MODEL.LIBRA.DATA.VAL_JSON = ""
+    check_validation(cfg)
+
+
+def test_data_sets_of_the_command_line_are_kept(files):
+    cfg = config(files)
+    cfg.DATASETS.TEST = ("libra_train",)
+    complete_config(cfg, ["DATASETS.TEST"])
+    assert (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST) == (("libra_train",), ("libra_train",))
+
+
+def test_names_may_be_numbers(files, tmp_path):
+    for json_file, _ in files:
+        edit(json_file, lambda c: [category.update(name=category["id"]) for category in c["categories"]])
+    cfg = config(files)
+    complete_config(cfg)
+    register_datasets(cfg)
+    assert cfg.MODEL.LIBRA.DATA.CLASS_NAMES == ["3", "7", "11"]
+    assert perfect_ap(cfg, tmp_path) == pytest.approx(100)
 
 
 def test_registering_again_follows_the_config(files):

@@ -52,6 +52,18 @@ def test_a_stream_entered_at_any_batch_is_the_stream_from_the_start(cfg, workers
         assert same(before, after)
 
 
+def test_records_may_leave_out_their_size(cfg):
+    cfg = cfg.clone()
+    cfg.DATASETS.TRAIN = ("without sizes",)
+    records = [{k: v for k, v in r.items() if k not in ("width", "height")} for r in DatasetCatalog.get("libra_train")]
+    DatasetCatalog.register("without sizes", lambda: records)
+    try:
+        assert len(take(ReplayableTrainLoader(cfg, seed=5), 3)) == 3
+    finally:
+        DatasetCatalog.remove("without sizes")
+        MetadataCatalog.remove("without sizes")
+
+
 def test_another_seed_gives_other_batches(cfg):
     first, second = (take(ReplayableTrainLoader(cfg, seed=seed), 3) for seed in (5, 6))
     assert not all(same(a, b) for a, b in zip(first, second, strict=True))
