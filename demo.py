@@ -13,14 +13,12 @@ import sys
 import tqdm
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
-from detectron2.engine import DefaultPredictor
 from detectron2.utils.logger import setup_logger
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 
-from libra_d2.checkpoint import LibraCheckpointer, by_module
 from libra_d2.data import register_datasets
-from libra_d2.engine import load_config
+from libra_d2.engine import build_predictor, load_config
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -86,24 +84,6 @@ def output_names(files, output):
         if os.path.exists(names[-1]) and os.path.samefile(file, names[-1]):
             raise ValueError(f"--output {output}: the drawing would overwrite {file}, choose another folder")
     return names
-
-
-def build_predictor(cfg):
-    """Detectron2's DefaultPredictor with weights that were read without running pickled code."""
-    empty = cfg.clone()
-    empty.defrost()
-    empty.MODEL.WEIGHTS = ""
-    predictor = DefaultPredictor(empty)
-    checkpointer = LibraCheckpointer(predictor.model)
-    checkpointer.load(cfg.MODEL.WEIGHTS)
-    # A balanced pyramid that starts as the identity may be new: fine-tuning starts from there.
-    random = [name for name in checkpointer.not_loaded if ".refine." not in name and not name.endswith(".gate")]
-    if random:
-        raise ValueError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is not this detector after training, it lacks {by_module(random)}: "
-            "add --opts MODEL.WEIGHTS FILE, e.g. the model_final.pth that train_net.py wrote"
-        )
-    return predictor
 
 
 def main(args):

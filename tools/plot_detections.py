@@ -17,7 +17,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
 
 from libra_d2.data import register_datasets
-from libra_d2.engine import load_config
+from libra_d2.engine import build_predictor, load_config
 from libra_d2.visualize import style
 from libra_d2.visualize.detections import Scene, plot_detections
 
@@ -35,7 +35,7 @@ def main() -> None:
 
     cfg = load_config(args.config_file, args.opts)
     register_datasets(cfg)
-    predictor = DefaultPredictor(cfg)
+    predictor = build_predictor(cfg)
     names = MetadataCatalog.get(cfg.DATASETS.TEST[0]).thing_classes
     samples = sorted(DatasetCatalog.get(cfg.DATASETS.TEST[0]), key=lambda sample: -len(sample["annotations"]))
     scenes = [scene(predictor, sample, names, args.confidence_threshold) for sample in samples[: args.num_images]]
