@@ -41,7 +41,11 @@ def main() -> None:
     register_datasets(cfg)
     model = build_model(cfg)
     LibraCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    samples = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    samples = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
     step = max(1, len(samples) // args.max_images)  # spread over the whole set
     loader = build_detection_test_loader(samples[::step], mapper=train_mapper(cfg), num_workers=0)
     batches = list(itertools.islice(loader, args.max_images))

@@ -39,7 +39,8 @@ def record_training_boxes(model: nn.Module, batches: Iterable[list[dict]], sampl
 
     Args:
         model: a GeneralizedRCNN whose RoI head is LibraROIHeads or LibraCascadeROIHeads (the first stage is looked at).
-        batches: lists of Detectron2's training samples, with annotations.
+        batches: lists of Detectron2's training samples, with annotations, and with proposals where the model has no
+            proposal generator.
         sampling: keyword arguments of :func:`libra_d2.ops.bucketed_sample`; both ways of picking differ in ``negative``
             alone.
         seed: of all picks.
@@ -104,7 +105,10 @@ def _regression_errors(model: nn.Module, batch: list[dict]) -> Tensor:
     images = model.preprocess_image(batch)
     features = model.backbone(images.tensor)
     targets = [sample["instances"].to(model.device) for sample in batch]
-    proposals, _ = model.proposal_generator(images, features, targets)
+    if model.proposal_generator is None:  # Fast R-CNN
+        proposals = [sample["proposals"].to(model.device) for sample in batch]
+    else:
+        proposals, _ = model.proposal_generator(images, features, targets)
     heads = model.roi_heads
     proposals = heads.label_and_sample_proposals(proposals, targets)
     box_head, box_predictor = heads._first_stage()

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, pairwise_iou
+from detectron2.structures import Boxes, Instances, pairwise_iou
 
 from libra_d2.modeling.box_sampler import BalancedSampler
 from libra_d2.visualize.recorder import _Spy, record_training_boxes
-from tests.modeling.builders import batch, small_cfg
+from tests.modeling.builders import batch, random_boxes, small_cfg
 
 SAMPLING = {
     "num_samples": 40,
@@ -90,6 +90,16 @@ def test_images_without_objects_have_no_errors(model_and_cfg):
     record = record_training_boxes(model, [batch(2)[1:]], BalancedSampler(cfg).options)
     assert record.errors.shape == (0, 4)
     assert len(record.negatives) > 0
+
+
+def test_a_fast_rcnn_is_looked_at_with_the_proposals_of_its_file():
+    cfg = small_cfg("libra_fast_rcnn_R_50_FPN_1x.yaml")
+    sample = batch(1)[0]
+    boxes = Boxes(random_boxes(30))
+    sample["proposals"] = Instances((64, 96), proposal_boxes=boxes, objectness_logits=torch.zeros(30))
+    record = record_training_boxes(build_model(cfg), [[sample]], BalancedSampler(cfg).options)
+    ious = pairwise_iou(boxes, sample["instances"].gt_boxes).amax(1)
+    torch.testing.assert_close(record.negatives.sort().values, ious[ious < 0.5].sort().values)
 
 
 def test_a_model_without_balanced_sampling_is_refused():
