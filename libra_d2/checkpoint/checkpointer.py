@@ -81,6 +81,8 @@ class LibraCheckpointer(DetectionCheckpointer):
         return None, damaged
 
     def _load_file(self, filename):
+        if filename.endswith(".pyth"):
+            self._torch_load(filename)  # refuses what Detectron2, before torch 2.6, would run
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
         data = load_pickle(filename)

@@ -127,20 +127,20 @@ def _freeze(ends: dict[str, str], order: list[tuple[str, nn.Module]], freeze_at:
 
 def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     enum = torchvision.models.get_model_weights(name)
-    if weights in enum.__members__:
-        state = enum[weights].get_state_dict(progress=True, check_hash=True)
-    else:
-        try:
+    try:
+        if weights in enum.__members__:
+            state = enum[weights].get_state_dict(progress=True, check_hash=True)
+        else:
             state = torch.load(PathManager.get_local_path(weights), map_location="cpu", weights_only=True)
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"MODEL.LIBRA.TORCHVISION.WEIGHTS: expected a file, a URL or one of {list(enum.__members__)}, "
-                f"got {weights!r}"
-            ) from error
-        except (pickle.UnpicklingError, RuntimeError) as error:
-            raise ValueError(
-                f"MODEL.LIBRA.TORCHVISION.WEIGHTS: {weights!r} is no state dict of tensors: {error}"
-            ) from error
+    except OSError as error:
+        raise ValueError(
+            f"MODEL.LIBRA.TORCHVISION.WEIGHTS: expected a file, a URL or one of {list(enum.__members__)}, "
+            f"got {weights!r}, which cannot be read ({error}); '' will do where MODEL.WEIGHTS holds the trained model"
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"MODEL.LIBRA.TORCHVISION.WEIGHTS: {weights!r} is no state dict of tensors: {error}"
+        ) from error
     wanted = model.state_dict()
     wrong = [
         key

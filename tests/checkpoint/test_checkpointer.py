@@ -136,7 +136,8 @@ class Evil:
         return print, ("code in a checkpoint was run",)
 
 
-def test_code_in_a_pth_is_refused_by_name(tmp_path, capsys):
+@pytest.mark.parametrize("suffix", ["pth", "pyth"])
+def test_code_in_a_pth_is_refused_by_name(tmp_path, capsys, suffix):
     torch.save({"model": {}, "evil": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"evil.pth: expected tensors, .* got print; nothing of it was loaded"):
         LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "evil.pth"))
