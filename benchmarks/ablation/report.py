@@ -31,8 +31,8 @@ def main() -> None:
 def search_table(results: Sequence[Result]) -> str:
     """AP of the arms that search, averaged over the folds, by learning rate and length."""
     arms = experiment.SEARCHING
-    means = {arm: experiment.search_means(results, arm) for arm in arms}
-    rows = [[f"{rate:g}", length, *(number(means[arm][rate, length]) for arm in arms)] for rate, length in means[arms[0]]]
+    means = [experiment.search_means(results, arm) for arm in arms]
+    rows = [[f"{rate:g}", length, *(number(of[rate, length]) for of in means)] for rate, length in means[0]]
     return markdown(["learning rate", "iterations", *arms], rows)
 
 
