@@ -34,8 +34,24 @@ class _Dtype:
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
+class _Subtype:
+    """Stands for ``numpy.ndarray`` where a file names it as the type to reconstruct. It cannot be called: NumPy's
+    constructor takes a buffer and an offset, and so addresses, from whoever calls it.
+    """
+
+    def __new__(cls, *arguments):
+        raise RefusedPickleError("expected arrays as NumPy pickles them, got a call of numpy.ndarray")
+
+
 class _Array(np.ndarray):
+    """Empty until the file gives it its state, which it may do once: a second one would free what views may show."""
+
+    _is_filled = False
+
     def __setstate__(self, state):
+        if self._is_filled:
+            raise RefusedPickleError("expected arrays as NumPy pickles them, got a second state for one array")
+        self._is_filled = True
         _, shape, dtype, fortran_order, data = state
         if not isinstance(dtype, _Dtype):
             raise RefusedPickleError(f"expected arrays of numbers or strings, got the dtype {dtype!r}")
@@ -65,7 +81,7 @@ def _encode(text, encoding="latin1"):
 
 
 _ADMITTED = {
-    ("numpy", "ndarray"): _Array,
+    ("numpy", "ndarray"): _Subtype,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): collections.OrderedDict,

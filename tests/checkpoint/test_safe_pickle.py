@@ -103,6 +103,28 @@ def test_flags_of_a_dtype_are_ignored(tmp_path):
     assert got.tobytes() == b"\x41" * 8
 
 
+@pytest.mark.parametrize("arguments", [((1,), "O", b"A" * 8), ((4,), "u1", bytearray(8), -64), ((1,),)])
+def test_numpys_own_constructor_cannot_be_called(tmp_path, arguments):
+    """It takes addresses: of objects in a buffer, or of a buffer's neighbours."""
+
+    class Call:
+        def __reduce__(self):
+            return np.ndarray, arguments
+
+    with pytest.raises(RefusedPickleError, match=r"got a call of numpy\.ndarray"):
+        load_pickle(write(tmp_path / "a.pkl", Call()))
+
+
+def test_an_array_is_filled_once(tmp_path):
+    """The first data would be freed while a row of it may be in use."""
+    array = np.arange(6.0).reshape(2, 3)
+    state = pickle.dumps(array.__reduce__()[2], protocol=2).removeprefix(b"\x80\x02").removesuffix(b".")
+    once = pickle.dumps(array, protocol=2).removesuffix(b".")
+    (tmp_path / "a.pkl").write_bytes(once + state + b"b.")
+    with pytest.raises(RefusedPickleError, match="got a second state for one array"):
+        load_pickle(tmp_path / "a.pkl")
+
+
 @pytest.mark.parametrize("size", [0, 1, 40, 150, -1])
 def test_truncated_files_are_called_so(tmp_path, size):
     path = write(tmp_path / "a.pkl", {"model": {"w": np.arange(100.0)}})
