@@ -20,7 +20,7 @@ import torch
 
 from libra_d2.checkpoint.mmdet import batch_counters, to_detectron2, to_mmdet
 from libra_d2.checkpoint.mmdet_file import read_mmdet, read_tensors
-from libra_d2.checkpoint.mmdet_options import mmdet_options
+from libra_d2.checkpoint.mmdet_options import mmdet_options, refuse_other_boxes
 from libra_d2.checkpoint.whole_file import whole_file
 
 COMPAT = Path(__file__).resolve().parents[1] / "configs" / "mmdet_compat"
@@ -42,7 +42,9 @@ def convert_back(source: Path, config_file: str | None) -> tuple[dict, list[str]
     report = [f"{len(tensors)} tensors, {architecture.num_classes} classes"]
     from libra_d2.engine import load_config  # the other direction does not need Detectron2
 
-    cfg = load_config(config_file or str(COMPAT / architecture.config), [])
+    compat = load_config(str(COMPAT / architecture.config), [])
+    cfg = load_config(config_file, []) if config_file else compat
+    refuse_other_boxes(cfg, compat, architecture)
     report += [f"--cfg-options {' '.join(mmdet_options(cfg, architecture))}"]
     report += [f"config: configs/libra_rcnn/{architecture.mmdet_config}"]
     return {"meta": {}, "state_dict": state_dict}, report

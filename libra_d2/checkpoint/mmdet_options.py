@@ -1,8 +1,49 @@
 """What no weight tells: the settings under which MMDetection computes what a Detectron2 config computes."""
 
-from libra_d2.checkpoint.mmdet import Architecture
+from functools import reduce
 
-__all__ = ["mmdet_options"]
+from libra_d2.checkpoint.mmdet import Architecture, CheckpointError
+
+__all__ = ["mmdet_options", "refuse_other_boxes"]
+
+# What decides detections without showing in the shape of a tensor, and has no option below
+_SAME = (
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+    "MODEL.ANCHOR_GENERATOR.OFFSET",
+    "MODEL.FPN.FUSE_TYPE",
+)
+_SAME_OF = {
+    "faster_rcnn": (
+        "MODEL.RPN.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
+        "MODEL.ROI_BOX_HEAD.POOLER_TYPE",
+        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO",
+    ),
+    "retinanet": ("MODEL.RETINANET.BBOX_REG_WEIGHTS",),
+}
+
+
+def refuse_other_boxes(cfg, compat, architecture: Architecture) -> None:
+    """Refuses a config under which MMDetection would decode or pool other boxes than the model was trained with.
+
+    Args:
+        cfg: the config the model was trained with.
+        compat: the one in configs/mmdet_compat/ for its architecture.
+
+    Raises:
+        CheckpointError: they disagree in a key for which :func:`mmdet_options` has no option.
+    """
+    differing = []
+    for key in (*_SAME, *_SAME_OF[architecture.meta]):
+        here, there = (reduce(getattr, key.split("."), config) for config in (cfg, compat))
+        if here != there:
+            differing.append(f"{key} is {here}, theirs {there}")
+    if differing:
+        raise CheckpointError(
+            "expected a config whose boxes are those of MMDetection's, got one in which "
+            f"{'; '.join(differing)}. Give --config-file a copy without these, and set them in their config by hand"
+        )
 
 
 def mmdet_options(cfg, architecture: Architecture) -> list[str]:

@@ -78,6 +78,36 @@ def test_there_and_back_through_files(tmp_path, capsys, architecture):
     assert same(back, theirs)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "change", "named"),
+    [
+        (
+            FASTER,
+            "ANCHOR_GENERATOR: {SIZES: [[16], [32], [64], [128], [256]]}",
+            "MODEL.ANCHOR_GENERATOR.SIZES is [[16],",
+        ),
+        (
+            FASTER,
+            "ROI_BOX_HEAD: {POOLER_TYPE: ROIAlign}",
+            "MODEL.ROI_BOX_HEAD.POOLER_TYPE is ROIAlign, theirs ROIAlignV2",
+        ),
+        (RETINA, "RETINANET: {BBOX_REG_WEIGHTS: [2.0, 2.0, 1.0, 1.0]}", "MODEL.RETINANET.BBOX_REG_WEIGHTS is (2.0,"),
+    ],
+)
+def test_other_boxes_than_mmdetections_do_not_go_back(tmp_path, capsys, architecture, change, named):
+    source = save(tmp_path / "in.pth", {"model": compact(architecture, side=1)})
+    config = tmp_path / "own.yaml"
+    base = ROOT / "configs" / f"libra_{architecture.meta}_R_50_FPN_1x.yaml"
+    back = ("--reverse", "--config-file", config, source, tmp_path / "out.pth")
+    config.write_text(f'_BASE_: "{base}"\nMODEL: {{{change}}}\n')
+    status, _, err = run(capsys, *back)
+    assert status == 1
+    assert named in err
+    assert not (tmp_path / "out.pth").exists()
+    config.write_text(f'_BASE_: "{base}"\n')
+    assert run(capsys, *back)[0] == 0
+
+
 def test_other_numbers_of_classes_are_said(tmp_path, capsys):
     source = save(tmp_path / "in.pth", {"state_dict": compact(Architecture("retinanet", refine="none", num_classes=3))})
     _, out, _ = run(capsys, source, tmp_path / "out.pth")
