@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils import comm
 
 from libra_d2.checkpoint.safe_pickle import load_pickle
@@ -36,6 +37,8 @@ class LibraCheckpointer(DetectionCheckpointer):
             self.path_manager.get_local_path(urlparse(url)._replace(query="").geturl())
         except OSError as e:
             page = url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
+            if url.startswith("catalog://"):
+                page = ModelCatalog.get(url.removeprefix("catalog://"))
             raise OSError(
                 f"MODEL.WEIGHTS: cannot fetch {url} ({e}). Download {page} by hand and add MODEL.WEIGHTS FILE to the "
                 "command, or MODEL.WEIGHTS '' to start from random weights"

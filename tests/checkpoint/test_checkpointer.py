@@ -138,9 +138,10 @@ class Evil:
 
 @pytest.mark.parametrize("suffix", ["pth", "pyth"])
 def test_code_in_a_pth_is_refused_by_name(tmp_path, capsys, suffix):
-    torch.save({"model": {}, "evil": Evil()}, tmp_path / "evil.pth")
-    with pytest.raises(ValueError, match=r"evil.pth: expected tensors, .* got print; nothing of it was loaded"):
-        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "evil.pth"))
+    file = tmp_path / f"evil.{suffix}"
+    torch.save({"model": {}, "model_state": {}, "evil": Evil()}, file)
+    with pytest.raises(ValueError, match=rf"evil.{suffix}: expected tensors, .* got print; nothing of it was loaded"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(file))
     assert "was run" not in capsys.readouterr().out
 
 
@@ -234,6 +235,16 @@ def test_a_url_that_cannot_be_fetched_is_named_with_what_to_do(tmp_path):
     PathManager.register_handler(Offline(), allow_override=True)
     with pytest.raises(OSError, match=r"cannot fetch offline://w.pkl \(no network\). Download offline://w.pkl by hand"):
         LibraCheckpointer(torch.nn.Linear(1, 1)).load("offline://w.pkl")
+
+
+def test_a_file_of_the_catalog_is_named_by_its_address(monkeypatch):
+    def fail(path):
+        raise OSError("no network")
+
+    checkpointer = LibraCheckpointer(torch.nn.Linear(1, 1))
+    monkeypatch.setattr(checkpointer.path_manager, "get_local_path", fail)
+    with pytest.raises(OSError, match=r"Download https://dl\.fbaipublicfiles\.com/\S+/X-101-64x4d\.pkl by hand"):
+        checkpointer.load("catalog://ImageNetPretrained/FAIR/X-101-64x4d")
 
 
 def test_urls_go_through_the_path_manager(plain, tmp_path):
