@@ -50,6 +50,19 @@ def test_config_keys_exist_and_defaults_are_right(page):
             assert node == float(default), key
 
 
+def test_the_readme_says_the_defaults():
+    """`NODE.{A 1, B x\\|y}`: each key with its default, or with its choices, the default first."""
+    cfg, seen = libra_d2.get_cfg(), 0
+    for node, keys in re.findall(r"`([A-Z0-9_.]+)\.\{([^}]+)\}`", (ROOT / "README.md").read_text()):
+        for pair in keys.split(", "):
+            key, _, value = pair.partition(" ")
+            actual = functools.reduce(getattr, f"{node}.{key}".split("."), cfg)
+            if value:
+                seen += 1
+                assert value.split("\\|")[0].strip('"') == str(actual), f"{node}.{key}"
+    assert seen > 20
+
+
 def test_the_checks_above_check_something():
     text = (ROOT / "docs" / "paper_to_code.md").read_text()
     assert "csrc/cuda/bucketed_sample.cuh" in text

@@ -11,6 +11,7 @@ import libra_d2
 from libra_d2 import ops
 from libra_d2.losses import balanced_l1_loss
 from libra_d2.modeling import BalancedFeaturePyramid
+from libra_d2.modeling.box_sampler import BalancedSampler
 from tests.modeling.builders import Pyramid
 
 ROOT = Path(libra_d2.__file__).parents[1]
@@ -63,6 +64,13 @@ def test_the_floor_does_not_depend_on_how_often_one_sampled(theirs):
     assert (zero[negatives(oracle, 3, bin_upper="max_all", floor_thr=-1.0)].sum(1) > 100).all()
     assert (zero[negatives(oracle, 3, bin_upper=0.5)].sum(1) > 50).all()
     assert (zero[negatives(oracle, 3, **MMDET)].sum(1) == 0).all()
+
+    sampler = BalancedSampler(libra_d2.get_cfg())
+    labels = torch.where(oracle["labels"] > 0, 1, 0).to(torch.int8)
+    for _ in range(3):
+        offsets, matched = torch.tensor([0, len(labels)]), torch.zeros(len(labels), dtype=torch.int64)
+        (row,), (num_positive,), _ = sampler(labels, oracle["ious"], matched, offsets, None)
+        assert zero[row[num_positive:][row[num_positive:] >= 0]].sum() > 50
 
 
 @pytest.mark.parametrize("num_bins", [2, 3, 5])

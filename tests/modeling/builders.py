@@ -1,5 +1,7 @@
 """Small models and batches for the tests of this folder."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from detectron2.modeling import Backbone
@@ -8,14 +10,14 @@ from torch import nn
 
 import libra_d2
 
-CONFIGS = "configs"
+CONFIGS = Path(libra_d2.__file__).parents[1] / "configs"
 ARCHITECTURES = ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "retinanet")
 
 
 def small_cfg(config: str = "libra_faster_rcnn_R_50_FPN_1x.yaml", *opts):
     """A config of this repository with a narrow, random ResNet, 5 classes and few proposals."""
     cfg = libra_d2.get_cfg()
-    cfg.merge_from_file(f"{CONFIGS}/{config}")
+    cfg.merge_from_file(str(CONFIGS / config))
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8

@@ -74,6 +74,19 @@ def test_libra_rpn_of_table_3_prefers_overlapping_negatives():
     assert shares["iou_balanced"] > 1.3 * shares["random"]
 
 
+def test_libra_rpn_of_table_3_gives_every_object_as_many_positives():
+    large, small = [4.0, 6.0, 40.0, 44.0], [60.0, 20.0, 80.0, 40.0]
+    anchors = [Boxes(torch.tensor([large] * 80 + [small] * 10 + [[0.0, 50.0, 8.0, 60.0]] * 400))]
+    targets = [objects(SIZE), objects(SIZE, [large, small])]
+    share = {}
+    for positive in ("instance_balanced", "random"):
+        rpn = libra_rpn("MODEL.LIBRA.RPN.POSITIVE", positive, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 32)
+        labels, _ = rpn.label_and_sample_anchors(anchors, targets)
+        share[positive] = [int((part == 1).sum()) for part in (labels[1][:80], labels[1][80:90])]
+    assert share["instance_balanced"] == [8, 8]
+    assert share["random"][1] < 6
+
+
 @pytest.mark.parametrize("num_images", [1, 6])
 def test_never_waits_for_the_gpu(num_images):
     rpn = libra_rpn()
