@@ -40,7 +40,10 @@ VARIANTS = {
     "libra_random_positives": [*LIBRA, "MODEL.LIBRA.SAMPLER.POSITIVE", "random"],
     "libra_random_negatives": [*LIBRA, "MODEL.LIBRA.SAMPLER.NEGATIVE", "random"],
 }
-ARMS = PARTS | VARIANTS
+# Where sampling has more to choose from: a quarter of the boxes. The second is compared with the first.
+FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
+FEW = {"few_baseline": BASELINE + FEW_BOXES, "few_sampling": BASELINE + SAMPLING + FEW_BOXES}
+ARMS = PARTS | VARIANTS | FEW
 
 # AdamW remembers one early spike for the rest of so short a training: see README.md
 CLIPPING = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm"]
@@ -124,6 +127,12 @@ def final_jobs(results: Iterable[Result]) -> list[Job]:
     return [
         Job(arm, *(libra if arm == "libra" else others), fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, PARTS)
     ]
+
+
+def few_jobs(results: Iterable[Result]) -> list[Job]:
+    """Balanced and random picks of few boxes, as :func:`final_jobs` has it."""
+    cell = chosen(results, "baseline")
+    return [Job(arm, *cell, fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, FEW)]
 
 
 def chosen(results: Iterable[Result], arm: str) -> tuple[float, int]:

@@ -1,4 +1,4 @@
-"""Prints results.csv, or another such file, as the tables of README.md: the search, then the parts beside the baseline.
+"""Prints results.csv, or another such file, as the tables of README.md: the search, the variants, the parts, few boxes.
 
 python benchmarks/ablation/report.py [benchmarks/ablation/unclipped.csv]
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import experiment
-from experiment import Result
+from experiment import Job, Result
 from folds import FOLDS, ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -25,7 +25,9 @@ def main() -> None:
     parser.add_argument("results", nargs="?", type=Path, default=experiment.RESULTS, metavar="FILE.csv")
     results = experiment.read(parser.parse_args().results)
     print(search_table(results))
-    print(f"\n{doubled(results)}\n\n{variants_table(results)}\n\n{arms_table(results)}")
+    print(f"\n{doubled(results)}\n\n{variants_table(results)}")
+    print(f"\n{arms_table(results, experiment.final_jobs(results), 'baseline')}")
+    print(f"\n{arms_table(results, experiment.few_jobs(results), 'few_baseline')}")
 
 
 def search_table(results: Sequence[Result]) -> str:
@@ -62,17 +64,16 @@ def searched(results: Sequence[Result], arm: str, rate: float, iterations: int) 
     return [r for r in results if (r.arm, r.learning_rate, r.iterations, r.seed) == cell]
 
 
-def arms_table(results: Sequence[Result]) -> str:
-    """Every arm: AP averaged over the folds, seed by seed; and its differences from the baseline, run by run."""
-    jobs = set(experiment.final_jobs(results))
-    final = [result for result in results if result.job() in jobs]
-    baseline = {(result.fold, result.seed): result for result in final if result.arm == "baseline"}
+def arms_table(results: Sequence[Result], jobs: Sequence[Job], baseline: str) -> str:
+    """The jobs' arms: AP averaged over the folds, seed by seed; and the differences from one of them, run by run."""
+    done = [result for result in results if result.job() in set(jobs)]
+    other = {(result.fold, result.seed): result for result in done if result.arm == baseline}
     rows = []
-    for arm in experiment.PARTS:
-        runs = [result for result in final if result.arm == arm]
+    for arm in dict.fromkeys(job.arm for job in jobs):
+        runs = [result for result in done if result.arm == arm]
         row = [arm, len(runs), *(spread(over_folds(runs, metric)) for metric in METRICS)]
-        if arm != "baseline":
-            pairs = [(run, baseline[run.fold, run.seed]) for run in runs if (run.fold, run.seed) in baseline]
+        if arm != baseline:
+            pairs = [(run, other[run.fold, run.seed]) for run in runs if (run.fold, run.seed) in other]
             row += [spread([getattr(a, metric) - getattr(b, metric) for a, b in pairs], "+") for metric in METRICS]
             row += [f"{sum(a.AP > b.AP for a, b in pairs)} of {len(pairs)}"]
         rows.append(row + [""] * (len(HEADER) - len(row)))

@@ -101,6 +101,8 @@ def test_each_row_is_the_baseline_and_one_part_and_libra_is_the_quickstart(ablat
     for arm, keys in parts.items():
         assert changed(load(arms[arm]), baseline) == keys
     assert changed(load(arms["libra"]), baseline) == set.union(*parts.values())
+    assert changed(load(arms["few_baseline"]), baseline) == {"ROI_HEADS.BATCH_SIZE_PER_IMAGE"}
+    assert changed(load(arms["few_sampling"]), load(arms["few_baseline"])) == parts["sampling"]
     assert load(arms["libra"]) == load([])
 
 
@@ -113,6 +115,19 @@ def test_nothing_of_libra_trains_in_the_arm_of_detectron2(ablation):
 
     assert own("detectron2") == {"TorchvisionBackbone"}
     assert {"LibraRCNN", "LibraRPN", "LibraROIHeads"} <= own("baseline")
+
+
+def test_a_job_trains_what_its_name_says_with_clipped_gradients(ablation):
+    job = ablation("experiment").Job("bfp", 0.002, 70, fold=1, seed=5)
+    assert job.name == "bfp_0.002_70_fold1_seed5"
+    cfg = load(job.opts())
+    assert changed(cfg, load(ablation("experiment").ARMS["bfp"])) == {
+        *("SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SEED"),
+        *(f"SOLVER.CLIP_GRADIENTS.{key}" for key in ("ENABLED", "CLIP_TYPE", "CLIP_VALUE")),
+    }
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SEED) == (0.002, 70, 5)
+    clipping = cfg.SOLVER.CLIP_GRADIENTS
+    assert (clipping.ENABLED, clipping.CLIP_TYPE, clipping.CLIP_VALUE) == (True, "norm", 0.1)
 
 
 def results(experiment, aps):
@@ -166,7 +181,8 @@ def test_the_table_averages_folds_and_pairs_runs(ablation):
     aps |= {("baseline", *cell, fold, seed): 10.0 + 8 * fold + seed for fold in (0, 1) for seed in (1, 2, 3)}
     aps |= {("bfp", *cell, 0, seed): 10.0 + seed + gain for seed, gain in ((1, 1.0), (2, -1.0), (3, 3.0))}
     aps[("bfp", *cell, 1, 1)] = 19.0
-    table = report.arms_table(results(experiment, aps))
+    done = results(experiment, aps)
+    table = report.arms_table(done, experiment.final_jobs(done), "baseline")
     rows = {cells[1]: cells[2:] for cells in ([c.strip() for c in line.split("|")] for line in table.splitlines())}
     assert rows["baseline"][:2] == ["6", "16.0 ± 1.0"]  # seeds 15, 16, 17
     assert rows["bfp"][:2] == ["4", "15.5"]  # one seed has both folds
