@@ -45,10 +45,6 @@ FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
 FEW = {"few_baseline": BASELINE + FEW_BOXES, "few_sampling": BASELINE + SAMPLING + FEW_BOXES}
 ARMS = PARTS | VARIANTS | FEW
 
-# AdamW remembers one early spike for the rest of so short a training: see README.md
-CLIPPING = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm"]
-CLIPPING += ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.1"]
-
 SEARCHING = ("baseline", "libra")
 LEARNING_RATES = (0.0005, 0.001)
 LENGTHS = (400, 800)
@@ -71,7 +67,7 @@ class Job:
     def opts(self) -> list[str]:
         """``KEY VALUE`` pairs that turn the recipe into this job."""
         solver = ["SOLVER.BASE_LR", str(self.learning_rate), "SOLVER.MAX_ITER", str(self.iterations)]
-        return [*ARMS[self.arm], *CLIPPING, *solver, "SEED", str(self.seed)]
+        return [*ARMS[self.arm], *solver, "SEED", str(self.seed)]
 
 
 @dataclass(frozen=True)

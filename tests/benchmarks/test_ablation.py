@@ -121,10 +121,8 @@ def test_a_job_trains_what_its_name_says_with_clipped_gradients(ablation):
     job = ablation("experiment").Job("bfp", 0.002, 70, fold=1, seed=5)
     assert job.name == "bfp_0.002_70_fold1_seed5"
     cfg = load(job.opts())
-    assert changed(cfg, load(ablation("experiment").ARMS["bfp"])) == {
-        *("SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SEED"),
-        *(f"SOLVER.CLIP_GRADIENTS.{key}" for key in ("ENABLED", "CLIP_TYPE", "CLIP_VALUE")),
-    }
+    arm = load(ablation("experiment").ARMS["bfp"])
+    assert changed(cfg, arm) == {"SOLVER.BASE_LR", "SOLVER.MAX_ITER", "SEED"}
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SEED) == (0.002, 70, 5)
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     assert (clipping.ENABLED, clipping.CLIP_TYPE, clipping.CLIP_VALUE) == (True, "norm", 0.1)
