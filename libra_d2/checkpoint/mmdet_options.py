@@ -1,7 +1,5 @@
 """What no weight tells: the settings under which MMDetection computes what a Detectron2 config computes."""
 
-from functools import reduce
-
 from libra_d2.checkpoint.mmdet import Architecture, CheckpointError
 
 __all__ = ["mmdet_options", "refuse_other_boxes"]
@@ -34,9 +32,11 @@ def refuse_other_boxes(cfg, compat, architecture: Architecture) -> None:
     Raises:
         CheckpointError: they disagree in a key for which :func:`mmdet_options` has no option.
     """
+    from libra_d2.modeling.config_checks import value_of  # the other direction does not need Detectron2
+
     differing = []
     for key in (*_SAME, *_SAME_OF[architecture.meta]):
-        here, there = (reduce(getattr, key.split("."), config) for config in (cfg, compat))
+        here, there = value_of(cfg, key), value_of(compat, key)
         if here != there:
             differing.append(f"{key} is {here}, theirs {there}")
     if differing:

@@ -12,6 +12,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from libra_d2.modeling.class_names import OWN_DATASETS
+from libra_d2.modeling.config_checks import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
         cfg.DATASETS.TEST = (VAL,) if data.VAL_JSON else ()
 
     names = list(data.CLASS_NAMES) or read_class_names(data.TRAIN_JSON or data.VAL_JSON)
-    sizes = {key: functools.reduce(getattr, key.split("."), cfg) for key in _NUM_CLASSES_KEYS}
+    sizes = {key: value_of(cfg, key) for key in _NUM_CLASSES_KEYS}
     for key, size in sizes.items():
         if key in given and size < len(names):
             raise ValueError(f"{key} is {size}, but there are {len(names)} classes: {', '.join(names)}")
@@ -84,14 +85,19 @@ def check_validation(cfg: CfgNode) -> None:
     data = cfg.MODEL.LIBRA.DATA
     if not data.VAL_JSON:
         return
-    _refuse_unknown(read_class_names(data.VAL_JSON), data.CLASS_NAMES, data.VAL_JSON)
+    content = _read(data.VAL_JSON)
+    _refuse_unknown(_class_names(content, data.VAL_JSON), data.CLASS_NAMES, data.VAL_JSON)
     if cfg.MODEL.MASK_ON:
-        _refuse_missing_masks(data.VAL_JSON)
+        _refuse_missing_masks(content, data.VAL_JSON)
 
 
 def read_class_names(json_file: str) -> list[str]:
     """The category names of a COCO json, ordered by category id."""
-    categories = _read(json_file).get("categories")
+    return _class_names(_read(json_file), json_file)
+
+
+def _class_names(content: dict, json_file: str) -> list[str]:
+    categories = content.get("categories")
     if not categories:
         raise ValueError(f'{json_file}: expected a COCO json file with "categories", got none')
     if not all("id" in category and "name" in category for category in categories):
@@ -121,8 +127,8 @@ def _refuse_unknown(found: list[str], class_names: list[str], json_file: str) ->
         )
 
 
-def _refuse_missing_masks(json_file: str) -> None:
-    without = [a for a in _read(json_file).get("annotations", ()) if not a.get("segmentation")]
+def _refuse_missing_masks(content: dict, json_file: str) -> None:
+    without = [a for a in content.get("annotations", ()) if not a.get("segmentation")]
     if without:
         raise ValueError(
             f"{json_file}: expected a segmentation in every annotation, because MODEL.MASK_ON evaluates masks, got "
