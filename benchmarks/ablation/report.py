@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("results", nargs="?", type=Path, default=experiment.RESULTS, metavar="FILE.csv")
     results = experiment.read(parser.parse_args().results)
     print(search_table(results))
+    if not experiment.search_means(results, "baseline"):
+        return  # nothing is chosen yet
     print(f"\n{doubled(results)}\n\n{variants_table(results)}")
     print(f"\n{arms_table(results, experiment.final_jobs(results), 'baseline')}")
     print(f"\n{arms_table(results, experiment.few_jobs(results), 'few_baseline')}")
@@ -66,7 +68,8 @@ def searched(results: Sequence[Result], arm: str, rate: float, iterations: int) 
 
 def arms_table(results: Sequence[Result], jobs: Sequence[Job], baseline: str) -> str:
     """The jobs' arms: AP averaged over the folds, seed by seed; and the differences from one of them, run by run."""
-    done = [result for result in results if result.job() in set(jobs)]
+    wanted = set(jobs)
+    done = [result for result in results if result.job() in wanted]
     other = {(result.fold, result.seed): result for result in done if result.arm == baseline}
     rows = []
     for arm in dict.fromkeys(job.arm for job in jobs):

@@ -23,7 +23,7 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     if random:
         raise ValueError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is not this detector after training, it lacks {by_module(random)}: "
-            "add --opts MODEL.WEIGHTS FILE, e.g. the model_final.pth that train_net.py wrote"
+            "name a trained one by MODEL.WEIGHTS FILE, e.g. the model_final.pth that train_net.py wrote"
         )
     return predictor
 

@@ -172,6 +172,12 @@ def test_what_has_a_result_is_not_trained_again(ablation, tmp_path):
     assert list(experiment.remaining(jobs, experiment.read(tmp_path / "results.csv"))) == [jobs[0], *jobs[3:]]
 
 
+def test_before_a_cell_is_complete_the_search_alone_is_told(ablation, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report.py", str(tmp_path / "no.csv")])
+    ablation("report").main()
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_the_table_averages_folds_and_pairs_runs(ablation):
     experiment, report = ablation("experiment"), ablation("report")
     aps = {(job.arm, job.learning_rate, job.iterations, job.fold, 0): 1.0 for job in experiment.search_jobs()}
