@@ -125,6 +125,12 @@ def final_jobs(results: Iterable[Result]) -> list[Job]:
     ]
 
 
+def control_jobs(results: Iterable[Result]) -> list[Job]:
+    """Libra as :func:`final_jobs` has it, and the baseline at the same learning rate and length."""
+    cell = chosen(results, "libra")
+    return [Job(arm, *cell, fold, seed) for seed, fold, arm in product(SEEDS, FOLDS, SEARCHING)]
+
+
 def few_jobs(results: Iterable[Result]) -> list[Job]:
     """Balanced and random picks of few boxes, as :func:`final_jobs` has it."""
     cell = chosen(results, "baseline")

@@ -1,6 +1,8 @@
-"""Prints results.csv, or another such file, as the tables of README.md: the search, the variants, the parts, few boxes.
+"""Prints results.csv, or another such file, as the tables of README.md.
 
-python benchmarks/ablation/report.py [benchmarks/ablation/unclipped.csv]
+The search, the variants of Libra, the parts, the baseline where Libra trains, and few boxes:
+
+    python benchmarks/ablation/report.py [benchmarks/ablation/unclipped.csv]
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ def main() -> None:
         return  # nothing is chosen yet
     print(f"\n{doubled(results)}\n\n{variants_table(results)}")
     print(f"\n{arms_table(results, experiment.final_jobs(results), 'baseline')}")
+    print(f"\n{arms_table(results, experiment.control_jobs(results), 'baseline')}")
     print(f"\n{arms_table(results, experiment.few_jobs(results), 'few_baseline')}")
 
 

@@ -3,7 +3,7 @@
     python benchmarks/ablation/run.py [--workers 2] [--minutes 90]
 
 Each job is one thread of one train_net.py. First the search for a learning rate and a length, then the baseline twice
-as long, every part, the variants of Libra, and balanced picks of few boxes.
+as long, every part, the baseline where Libra trains, the variants of Libra, and balanced picks of few boxes.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ def main() -> None:
     if not train(experiment.search_jobs(), args.workers, deadline):
         return
     results = experiment.read()
-    follow = (experiment.doubled_jobs, experiment.final_jobs, experiment.variant_jobs, experiment.few_jobs)
-    train([job for jobs in follow for job in jobs(results)], args.workers, deadline)
+    follow = (
+        experiment.doubled_jobs,
+        experiment.final_jobs,
+        experiment.control_jobs,
+        experiment.variant_jobs,
+        experiment.few_jobs,
+    )
+    train(dict.fromkeys(job for jobs in follow for job in jobs(results)), args.workers, deadline)
 
 
 def prepare() -> None:

@@ -146,6 +146,11 @@ def test_an_arm_is_trained_with_what_its_search_found_best_on_average(ablation):
     assert {(j.learning_rate, j.iterations) for j in jobs if j.arm != "libra"} == {(slow, long)}
     assert len(set(jobs)) == len(experiment.PARTS) * 2 * 3
     assert {job.seed for job in jobs} == {1, 2, 3}
+    control = experiment.control_jobs(results(experiment, aps))
+    assert {job.arm: (job.learning_rate, job.iterations) for job in control} == dict.fromkeys(
+        ("baseline", "libra"), (fast, short)
+    )
+    assert {job for job in jobs if job.arm == "libra"} < set(control)
 
 
 def test_the_baseline_is_also_trained_twice_as_long(ablation):
