@@ -156,5 +156,6 @@ def search_means(results: Iterable[Result], arm: str) -> dict[tuple[float, int],
 
 
 def remaining(jobs: Iterable[Job], results: Iterable[Result]) -> Iterator[Job]:
+    """The jobs without a result, each once: what several lists ask for is one run."""
     done = {result.job() for result in results}
-    return (job for job in jobs if job not in done)
+    return (job for job in dict.fromkeys(jobs) if job not in done)

@@ -48,7 +48,7 @@ def main() -> None:
         experiment.variant_jobs,
         experiment.few_jobs,
     )
-    train(dict.fromkeys(job for jobs in follow for job in jobs(results)), args.workers, deadline)
+    train([job for jobs in follow for job in jobs(results)], args.workers, deadline)
 
 
 def prepare() -> None:

@@ -174,7 +174,9 @@ def test_what_has_a_result_is_not_trained_again(ablation, tmp_path):
     assert list(experiment.remaining(jobs, experiment.read(tmp_path / "results.csv"))) == jobs
     for job in jobs[1:3]:
         experiment.append(experiment.Result(**vars(job), AP=1.5, AP50=2.0, AP75=1.0), tmp_path / "results.csv")
-    assert list(experiment.remaining(jobs, experiment.read(tmp_path / "results.csv"))) == [jobs[0], *jobs[3:]]
+    done = experiment.read(tmp_path / "results.csv")
+    assert list(experiment.remaining(jobs, done)) == [jobs[0], *jobs[3:]]
+    assert list(experiment.remaining([*jobs[:3], *jobs], done)) == [jobs[0], *jobs[3:]]  # two lists with the same jobs
 
 
 def test_before_a_cell_is_complete_the_search_alone_is_told(ablation, tmp_path, monkeypatch, capsys):
