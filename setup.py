@@ -13,6 +13,7 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 try:
     import torch
@@ -134,15 +135,24 @@ class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
             return error
 
 
+class BuildPackage(build_py):
+    """Puts the configs into the wheel, where libra_d2.model_zoo finds them; a checkout has them beside the package."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(ROOT / "configs", Path(self.build_lib) / "libra_d2" / "configs", dirs_exist_ok=True)
+
+
 reason = no_core()
 if reason:
     if CUDA_WANTED == "1":
         raise SystemExit(f"libra_d2: LIBRA_D2_CUDA=1, but {reason}")
     print(f"libra_d2: the pure-torch path alone, no compiled core: {reason}", flush=True)
-    setup()
+    setup(cmdclass={"build_py": BuildPackage})
 else:
     setup(
         ext_modules=[core(with_cuda=not no_cuda())],
-        cmdclass={"build_ext": BuildCore},
+        cmdclass={"build_ext": BuildCore, "build_py": BuildPackage},
         options={"bdist_wheel": {"py_limited_api": "cp310"}},
     )

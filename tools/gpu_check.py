@@ -254,7 +254,7 @@ def main() -> int:
     from libra_d2 import ops
 
     if not ops.has_cuda():
-        print("gpu-check: the core was built without CUDA: python -m libra_d2.collect_env says why")
+        print("gpu-check: the core was built without CUDA: libra-d2 env says why")
         return 1
     if args.exercise:
         exercise()

@@ -1,4 +1,4 @@
-"""`make quickstart` after set-up: data, training, pictures. Prints every command, so that it can be run by hand."""
+"""`make quickstart` after set-up: data, training, pictures. Prints every command, so that you can run it yourself."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ def main() -> None:
     parser.add_argument("--started", type=float, default=time.time(), help="when the clock started, seconds since 1970")
     started = parser.parse_args().started
 
-    run("tools/prepare_quickstart.py", "--output", DATA)
+    prepare = ("tools/prepare_quickstart.py", "--output", DATA)
+    run(f"python {shlex.join(prepare)}", *prepare)
     flags = ["--train-json", f"{DATA}/trees_train.json", "--train-images", f"{DATA}/trees_train"]
     flags += ["--val-json", f"{DATA}/trees_val.json", "--val-images", f"{DATA}/trees_val"]
-    train = ["train_net.py", "--config-file", CONFIG, *flags, "OUTPUT_DIR", OUTPUT]
+    described = ["--config-file", CONFIG, *flags, "OUTPUT_DIR", OUTPUT]
 
     weights = ["MODEL.WEIGHTS", f"{OUTPUT}/model_final.pth"]
     stamp, digest = ROOT / OUTPUT / "stamp", fingerprint()
     if stamp.exists() and stamp.read_text() == digest:
         print(f"{OUTPUT}/model_final.pth is up to date: evaluating it (remove {OUTPUT} to train again)", flush=True)
-        run(*train[:-2], "--eval-only", *train[-2:], *weights)
+        libra_d2("eval", *described, *weights)
     else:
         shutil.rmtree(ROOT / OUTPUT, ignore_errors=True)
-        run(*train)
+        libra_d2("train", *described)
     pictures = ["--config-file", f"{OUTPUT}/config.yaml", "--output"]
-    run("tools/plot_balance.py", *pictures, OUTPUT, "--max-images", "60", *weights)
-    run("tools/plot_detections.py", *pictures, f"{OUTPUT}/detections.png", *weights)
+    libra_d2("plot", "balance", *pictures, OUTPUT, "--max-images", "60", *weights)
+    libra_d2("plot", "detections", *pictures, f"{OUTPUT}/detections.png", *weights)
     stamp.write_text(digest)
 
     seconds = round(time.time() - started)
@@ -54,8 +55,12 @@ def main() -> None:
     print(f"make quickstart took {seconds // 60} min {seconds % 60:02d} s.")
 
 
-def run(*command: str) -> None:
-    print(f"\n$ python {shlex.join(command)}", flush=True)
+def libra_d2(*command: str) -> None:
+    run(f"libra-d2 {shlex.join(command)}", "-m", "libra_d2.cli", *command)
+
+
+def run(shown: str, *command: str) -> None:
+    print(f"\n$ {shown}", flush=True)
     code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
     if code:
         sys.exit(code)
@@ -64,7 +69,7 @@ def run(*command: str) -> None:
 def fingerprint() -> str:
     """A hash of everything that the training depends on."""
     digest = hashlib.sha256(sys.version.encode())
-    files = [ROOT / "train_net.py", ROOT / "constraints.txt", ROOT / DATA / "stamp"]
+    files = [ROOT / "constraints.txt", ROOT / DATA / "stamp"]
     files += sorted([*(ROOT / "configs").glob("Base-*.yaml"), ROOT / CONFIG, *(ROOT / "libra_d2").rglob("*.py")])
     for file in files:
         digest.update(file.read_bytes())

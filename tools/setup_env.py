@@ -163,7 +163,7 @@ def main() -> None:
         environment.install_requirements()
         environment.install_detectron2()
         environment.install_package()
-    run([environment.python, "-m", "libra_d2.collect_env", "--brief"])
+    run([environment.python, "-m", "libra_d2.cli", "env", "--brief"])
 
 
 if __name__ == "__main__":

@@ -1,3 +1,5 @@
-from .checkpointer import LibraCheckpointer, by_module
+"""Reading and writing weights and checkpoints."""
 
-__all__ = ["LibraCheckpointer", "by_module"]
+from libra_d2.checkpoint.checkpointer import LibraCheckpointer, summary
+
+__all__ = ["LibraCheckpointer", "summary"]

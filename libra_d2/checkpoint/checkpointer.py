@@ -1,18 +1,17 @@
-"""Loading and resuming: no pickled code is run, damaged files are named, and three lines say what was loaded."""
+"""Loading and resuming: damaged checkpoints are named, and three lines say what was loaded."""
 
 import collections
 import logging
 import os
 import re
-import zipfile
 from urllib.parse import urlparse
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils import comm
 
-from libra_d2.checkpoint.safe_pickle import load_pickle
+from libra_d2.checkpoint.safe_load import is_whole, load_pickle, load_torch
+from libra_d2.checks import FileError
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             page = url.replace("detectron2://", "https://dl.fbaipublicfiles.com/detectron2/")
             if url.startswith("catalog://"):
                 page = ModelCatalog.get(url.removeprefix("catalog://"))
-            raise OSError(
+            raise FileError(
                 f"MODEL.WEIGHTS: cannot fetch {url} ({e}). Download {page} by hand and add MODEL.WEIGHTS FILE to the "
                 "command, or MODEL.WEIGHTS '' to start from random weights"
             ) from e
@@ -48,23 +47,23 @@ class LibraCheckpointer(DetectionCheckpointer):
         """Like Detectron2's, but takes the newest checkpoint that is whole, and names those that are not.
 
         Raises:
-            OSError: no checkpoint can be read, or not every machine sees them.
+            FileError: no checkpoint can be read, or not every machine sees them.
         """
         found = comm.all_gather(self.has_checkpoint()) if resume else [False]
         if not any(found):
             return super().resume_or_load(path, resume=False)
         if not all(found):
             blind = [rank for rank, has in enumerate(found) if not has]
-            raise OSError(
+            raise FileError(
                 f"--resume: expected checkpoints in {self.save_dir} on every machine, ranks {blind} have none"
             )
         file, damaged = comm.all_gather(self._newest_whole() if comm.is_main_process() else None)[0]
         for bad in damaged:
             logger.warning(f"Checkpoint {bad} is truncated or damaged; taking the one before.")
         if file is None:
-            raise OSError(
+            raise FileError(
                 f"--resume: every checkpoint in {self.save_dir} is truncated or damaged ({', '.join(damaged)}); "
-                "remove its file last_checkpoint to start anew"
+                "remove its file last_checkpoint to start over"
             )
         return self.load(file)
 
@@ -98,32 +97,12 @@ class LibraCheckpointer(DetectionCheckpointer):
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
     def _torch_load(self, f):
-        try:
-            return torch.load(f, map_location="cpu", weights_only=True)
-        except Exception as e:  # a damaged file fails in whatever way its bytes happen to say
-            refused = re.search(r"GLOBAL (\S+)", str(e))
-            if refused:
-                raise ValueError(
-                    f"{f}: expected tensors, numbers and builtin containers only, got {refused[1]}; nothing of it was "
-                    "loaded. Save its weights alone, where it was made."
-                ) from e
-            if not os.path.isfile(f):
-                raise
-            raise OSError(f"{f} is truncated or damaged ({type(e).__name__})") from e
+        return load_torch(f)
 
     def _log_incompatible_keys(self, incompatible):
         super()._log_incompatible_keys(incompatible)
         self.not_loaded = list(incompatible.missing_keys)
         logger.info(load_summary(self._source, len(self.model.state_dict()), incompatible))
-
-
-def is_whole(path: str) -> bool:
-    """Whether a file written by ``torch.save`` is complete and unchanged, by the checksums it holds."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile, EOFError):
-        return False
 
 
 def load_summary(source: str, num_tensors: int, incompatible) -> str:
@@ -135,13 +114,13 @@ def load_summary(source: str, num_tensors: int, incompatible) -> str:
     return "\n".join(
         (
             f"Loaded {num_tensors - len(new) - len(reshaped)} of the model's {num_tensors} tensors from {source}",
-            f"  new, not in the file: {by_module(new) or 'none'}",
+            f"  new, not in the file: {summary(new) or 'none'}",
             f"  re-initialised, of another shape in the file: {', '.join(reshaped.values()) or 'none'}",
         )
     )
 
 
-def by_module(names: list[str]) -> str:
+def summary(names: list[str]) -> str:
     """Tensor names counted by the first two parts of their path, e.g. "backbone.refine (8), backbone.gate (1)"."""
     counts = collections.Counter(".".join(name.split(".")[:2]) for name in names)
     if len(counts) > 8:

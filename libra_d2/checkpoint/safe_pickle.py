@@ -11,10 +11,12 @@ import pickle
 
 import numpy as np
 
+from libra_d2.checks import FileError, UserError
+
 __all__ = ["RefusedPickleError", "load_pickle"]
 
 
-class RefusedPickleError(ValueError):
+class RefusedPickleError(UserError):
     """The file is no pickle of NumPy arrays and builtin containers, or it is damaged."""
 
 
@@ -124,10 +126,13 @@ def load_pickle(path, *, encoding="latin1"):
 
     Raises:
         RefusedPickleError: the file names any other global, holds arrays of objects, is truncated or is no pickle.
-        OSError: the file cannot be read.
+        FileError: the file cannot be read.
     """
-    with open(path, "rb") as f:
-        data = f.read()
+    try:
+        with open(path, "rb") as f:
+            data = f.read()
+    except OSError as e:
+        raise FileError(f"{path}: expected a file that can be read ({e})") from e
     try:
         return _Unpickler(io.BytesIO(data), encoding=encoding).load()
     except RefusedPickleError as e:

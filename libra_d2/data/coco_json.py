@@ -1,4 +1,4 @@
-"""One's own data as COCO json files, named by MODEL.LIBRA.DATA; no code has to be written."""
+"""Your own data as COCO json files, named by MODEL.LIBRA.DATA; no code has to be written."""
 
 import functools
 import json
@@ -11,8 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from libra_d2.modeling.class_names import OWN_DATASETS
-from libra_d2.modeling.config_checks import value_of
+from libra_d2.checks import FileError, UserError, value_of
+from libra_d2.data.class_names import OWN_DATASETS
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
         given: keys from the command line, which a json must not override.
 
     Raises:
-        ValueError: a json without its image folder, without categories, or with more classes than were given.
-        OSError: a json that cannot be read.
+        UserError: a json without its image folder, without categories, or with more classes than were given.
+        FileError: a json that cannot be read.
     """
     data = cfg.MODEL.LIBRA.DATA
     if not data.TRAIN_JSON and not data.VAL_JSON:
@@ -42,7 +42,7 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
     for split in ("TRAIN", "VAL"):
         if bool(data[f"{split}_JSON"]) != bool(data[f"{split}_IMAGES"]):
             flag = f"--{split.lower()}"
-            raise ValueError(f"{flag}-json and {flag}-images (MODEL.LIBRA.DATA.{split}_*) have to be given together")
+            raise UserError(f"{flag}-json and {flag}-images (MODEL.LIBRA.DATA.{split}_*) have to be given together")
         for kind in ("JSON", "IMAGES"):
             path = data[f"{split}_{kind}"]
             if path and "://" not in path:
@@ -57,7 +57,7 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
     sizes = {key: value_of(cfg, key) for key in _NUM_CLASSES_KEYS}
     for key, size in sizes.items():
         if key in given and size < len(names):
-            raise ValueError(f"{key} is {size}, but there are {len(names)} classes: {', '.join(names)}")
+            raise UserError(f"{key} is {size}, but there are {len(names)} classes: {', '.join(names)}")
     asked = [size for key, size in sizes.items() if key in given or size != _DETECTRON2_NUM_CLASSES]
     # A model may have more classes than the json; Detectron2's evaluator wants a name for each.
     names += [f"class {i}" for i in range(len(names), max(asked, default=0))]
@@ -65,21 +65,20 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
 
 
-def check_paths(cfg: CfgNode, *, train: bool) -> None:
-    """Raises FileNotFoundError where a json or image folder that will be needed does not exist."""
+def check_paths(cfg: CfgNode, splits: Collection[str]) -> None:
+    """Raises FileError where a json or image folder of these splits, "TRAIN" or "VAL", does not exist."""
     data = cfg.MODEL.LIBRA.DATA
-    wanted = (["TRAIN"] if train else []) + ["VAL"]
-    for key in (f"{split}_{kind}" for split in wanted for kind in ("JSON", "IMAGES")):
+    for key in (f"{split}_{kind}" for split in splits for kind in ("JSON", "IMAGES")):
         path = data[key]
         if path and not PathManager.exists(path):
-            raise FileNotFoundError(f"MODEL.LIBRA.DATA.{key}: there is no {path}")
+            raise FileError(f"MODEL.LIBRA.DATA.{key}: there is no {path}")
 
 
 def check_validation(cfg: CfgNode) -> None:
-    """Finds out before a long training what would stop the evaluation after it; wants :func:`complete_config` done.
+    """Finds out before a long run what would stop the evaluation after it; call :func:`complete_config` first.
 
     Raises:
-        ValueError: the validation json cannot be parsed, has categories that the model does not know, or annotations
+        UserError: the validation json cannot be parsed, has categories that the model does not know, or annotations
             without a segmentation where masks are evaluated.
     """
     data = cfg.MODEL.LIBRA.DATA
@@ -99,13 +98,13 @@ def read_class_names(json_file: str) -> list[str]:
 def _class_names(content: dict, json_file: str) -> list[str]:
     categories = content.get("categories")
     if not categories:
-        raise ValueError(f'{json_file}: expected a COCO json file with "categories", got none')
+        raise UserError(f'{json_file}: expected a COCO json file with "categories", got none')
     if not all("id" in category and "name" in category for category in categories):
-        raise ValueError(f"{json_file}: expected an id and a name in each of its categories, got a category without")
+        raise UserError(f"{json_file}: expected an id and a name in each of its categories, got a category without")
     names = [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"{json_file}: expected different category names, got {', '.join(twice)} more than once")
+        raise UserError(f"{json_file}: expected different category names, got {', '.join(twice)} more than once")
     return names
 
 
@@ -113,15 +112,17 @@ def _read(json_file: str) -> dict:
     try:
         with PathManager.open(json_file) as f:
             content = json.load(f)
+    except OSError as e:
+        raise FileError(f"{json_file}: expected a COCO json file that can be read ({e})") from e
     except ValueError as e:
-        raise ValueError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
+        raise UserError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
     return content if isinstance(content, dict) else {}
 
 
 def _refuse_unknown(found: list[str], class_names: list[str], json_file: str) -> None:
     unknown = [name for name in found if name not in class_names]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{json_file}: the categories {unknown} are not among the classes {class_names} "
             "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
         )
@@ -130,7 +131,7 @@ def _refuse_unknown(found: list[str], class_names: list[str], json_file: str) ->
 def _refuse_missing_masks(content: dict, json_file: str) -> None:
     without = [a for a in content.get("annotations", ()) if not a.get("segmentation")]
     if without:
-        raise ValueError(
+        raise UserError(
             f"{json_file}: expected a segmentation in every annotation, because MODEL.MASK_ON evaluates masks, got "
             f"{len(without)} without, the first in image {without[0].get('image_id')}; MODEL.MASK_ON False is for boxes"
         )
@@ -163,7 +164,7 @@ def load_dicts(name: str, json_file: str, images: str, class_names: Collection[s
     Going by names lets the validation json list its categories in another order, or only some of them.
 
     Raises:
-        ValueError: a category that is not in ``class_names``.
+        UserError: a category that is not in ``class_names``.
     """
     scratch = f"{name} as its json has it"
     if scratch in MetadataCatalog:

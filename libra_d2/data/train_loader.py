@@ -9,6 +9,7 @@ from detectron2.data import transforms as T
 from detectron2.utils import comm
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
+from libra_d2.checks import UserError
 from libra_d2.data.random_state import preserved_rng, seed_cpu
 
 
@@ -79,7 +80,7 @@ def _check_masks(dataset) -> None:
     for record in dataset:
         for annotation in record.get("annotations", ()):
             if "segmentation" not in annotation and not annotation.get("iscrowd", 0):
-                raise ValueError(
+                raise UserError(
                     f"MODEL.MASK_ON: expected a segmentation in every annotation, got one without in image "
                     f"{record['image_id']} ({record['file_name']}); MODEL.MASK_ON False trains on the boxes alone"
                 )

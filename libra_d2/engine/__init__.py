@@ -1,5 +1,6 @@
-from .arguments import ConfigError, argument_parser, given_keys, load_config
-from .predictor import build_predictor
-from .trainer import LibraTrainer
+"""Training: a finished config, the trainer and its hooks."""
 
-__all__ = ["ConfigError", "LibraTrainer", "argument_parser", "build_predictor", "given_keys", "load_config"]
+from libra_d2.engine.setup import setup
+from libra_d2.engine.trainer import LibraTrainer
+
+__all__ = ["LibraTrainer", "setup"]

@@ -1,29 +1,29 @@
 """Detectron2's DefaultTrainer with COCO evaluation, several CPU ranks, AdamW and an exact resume."""
 
 import logging
-import os
 import weakref
 
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.checks import UserError
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
-from libra_d2.engine.resume import RankState, RecentScalars
+from libra_d2.engine.hooks import RankState, RecentScalars
+from libra_d2.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
 
 
 class LibraTrainer(DefaultTrainer):
-    """Trains what a config says; used by train_net.py in the place of Detectron2's DefaultTrainer.
+    """Trains what a config says; takes the place of Detectron2's DefaultTrainer.
 
-    A resumed training computes the very losses that it would have computed without the interruption: besides what
+    A resumed run computes the very losses that it would have computed without the interruption: besides what
     Detectron2 keeps, checkpoints hold each rank's random states, RetinaNet's loss normaliser and the seed of the data.
     """
 
@@ -59,7 +59,7 @@ class LibraTrainer(DefaultTrainer):
             "AdamW": (torch.optim.AdamW, {}),
         }
         if solver.OPTIMIZER not in kinds:
-            raise ValueError(f"SOLVER.OPTIMIZER: expected one of {', '.join(kinds)}, got {solver.OPTIMIZER!r}")
+            raise UserError(f"SOLVER.OPTIMIZER: expected one of {', '.join(kinds)}, got {solver.OPTIMIZER!r}")
         kind, options = kinds[solver.OPTIMIZER]
         parameters = get_default_optimizer_params(
             model,
@@ -74,17 +74,7 @@ class LibraTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name) -> DatasetEvaluator:
-        output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
-        kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
-        if kind == "pascal_voc":
-            return PascalVOCDetectionEvaluator(dataset_name)
-        if kind == "lvis":
-            return LVISEvaluator(dataset_name, output_dir=output_dir)
-        if kind not in ("coco", "coco_panoptic_seg"):
-            raise ValueError(f"{dataset_name}: expected a data set of boxes or masks, got evaluator_type {kind!r}")
-        # COCO counts the best 100 detections of an image; a config that asks for more has scenes that need more.
-        limit = cfg.TEST.DETECTIONS_PER_IMAGE if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
-        return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)
+        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

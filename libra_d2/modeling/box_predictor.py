@@ -1,4 +1,4 @@
-"""The box predictor of a RoI head with the balanced L1 loss."""
+"""The box predictor of a RoI head with the box losses of libra_d2."""
 
 import torch
 import torch.nn.functional as F
@@ -7,56 +7,51 @@ from detectron2.layers import nonzero_tuple
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from fvcore.nn import smooth_l1_loss
 
-from libra_d2.losses import MAX_RATIO, VARIANTS, balanced_l1_loss
-from libra_d2.modeling.config_checks import BALANCED_L1, choice, number
-
-LOSSES_OF_EACH_BOX = (BALANCED_L1, "smooth_l1")  # the IoU losses have no value of each box here
+from libra_d2.checks import UserError
+from libra_d2.losses.registry import BoxLoss, build_box_loss, registered_box_losses
 
 
-def balanced_l1_options(cfg) -> dict:
-    """The keyword arguments of :func:`libra_d2.losses.balanced_l1_loss` that ``MODEL.LIBRA.BALANCED_L1`` stands for."""
-    key = "MODEL.LIBRA.BALANCED_L1"
-    options = {
-        name.lower(): number(cfg, f"{key}.{name}", "a finite number above 0", lambda x: 0 < x < float("inf"))
-        for name in ("ALPHA", "GAMMA", "BETA")
-    }
-    most = MAX_RATIO * options["alpha"]
-    number(cfg, f"{key}.GAMMA", f"at most {MAX_RATIO:g} times ALPHA, {most:g}", lambda x: x <= most)
-    return {**options, "variant": choice(cfg, f"{key}.VARIANT", VARIANTS)}
+def losses_of_each_box() -> list[str]:
+    """The box losses that have a value for each box; Detectron2's IoU losses come as one sum."""
+    return [*registered_box_losses(), "smooth_l1"]
 
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
-    """:class:`FastRCNNOutputLayers` that also knows ``BBOX_REG_LOSS_TYPE: balanced_l1`` (Libra R-CNN, section 3.3).
+    """:class:`FastRCNNOutputLayers` whose ``BBOX_REG_LOSS_TYPE`` may also name a loss of ``BOX_LOSS_REGISTRY``.
 
     The loss is summed over coordinates and foreground boxes and divided by the number of sampled boxes, as Detectron2
     does with its own box losses.
     """
 
     @configurable
-    def __init__(self, input_shape, *, balanced_l1: dict, **kwargs):
+    def __init__(self, input_shape, *, box_loss: BoxLoss | None = None, **kwargs):
         """
         Args:
             input_shape: as in the base class.
-            balanced_l1: keyword arguments of :func:`libra_d2.losses.balanced_l1_loss`.
+            box_loss: see ``BOX_LOSS_REGISTRY``; None for Detectron2's own ``box_reg_loss_type``.
             kwargs: as in the base class.
         """
         super().__init__(input_shape, **kwargs)
-        self.balanced_l1 = balanced_l1
+        self.box_loss = box_loss
 
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        ret["balanced_l1"] = balanced_l1_options(cfg)
-        return ret
+        return {**ret, "box_loss": build_box_loss(cfg, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE)}
 
     def box_reg_loss(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):
-        if self.box_reg_loss_type != BALANCED_L1:
+        if self.box_loss is None:
             return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
-        foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
-        pred = self._deltas_of_class(pred_deltas[foreground], gt_classes[foreground])
-        target = self.box2box_transform.get_deltas(proposal_boxes[foreground], gt_boxes[foreground])
-        loss = balanced_l1_loss(pred, target, **self.balanced_l1, reduction="sum")
+        loss = self.box_loss(*self._foreground_deltas(proposal_boxes, gt_boxes, pred_deltas, gt_classes)).sum()
         return loss / max(gt_classes.numel(), 1.0)
+
+    def regression_errors(self, predictions, proposal_boxes, gt_boxes, gt_classes) -> torch.Tensor:
+        """|predicted - wanted| deltas of the P foreground boxes, in the units of the loss: float32 [P, 4].
+
+        Arguments are those of :meth:`loss_of_each_box`.
+        """
+        pred, target = self._foreground_deltas(proposal_boxes, gt_boxes, predictions[1], gt_classes)
+        return (pred - target).abs().float()
 
     def loss_of_each_box(self, predictions, proposal_boxes, gt_boxes, gt_classes) -> torch.Tensor:
         """What every box adds to the loss, before division: float32 [R].
@@ -67,11 +62,11 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             gt_classes: int64 [R], ``num_classes`` for background, negative for ignored boxes.
 
         Raises:
-            ValueError: the box loss is none of ``LOSSES_OF_EACH_BOX``.
+            UserError: the box loss is none of :func:`losses_of_each_box`.
         """
-        if self.box_reg_loss_type not in LOSSES_OF_EACH_BOX:
-            raise ValueError(
-                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: expected one of {list(LOSSES_OF_EACH_BOX)} with a sampler "
+        if self.box_loss is None and self.box_reg_loss_type != "smooth_l1":
+            raise UserError(
+                f"MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE: expected one of {losses_of_each_box()} with a sampler "
                 f"that reads losses, got {self.box_reg_loss_type!r}"
             )
         scores, deltas = (p.float() for p in predictions)
@@ -85,11 +80,16 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         pred = self._deltas_of_class(deltas, gt_classes.clamp(0, self.num_classes - 1))
         some_target = torch.where(foreground[:, None], gt_boxes, proposal_boxes)
         target = self.box2box_transform.get_deltas(proposal_boxes, some_target)
-        if self.box_reg_loss_type == BALANCED_L1:
-            box_loss = balanced_l1_loss(pred, target, **self.balanced_l1, reduction="none")
+        if self.box_loss is not None:
+            box_loss = self.box_loss(pred, target)
         else:
             box_loss = smooth_l1_loss(pred, target, beta=self.smooth_l1_beta, reduction="none")
         return class_loss + torch.where(foreground, box_loss.sum(1), 0.0)
+
+    def _foreground_deltas(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):
+        foreground = nonzero_tuple((gt_classes >= 0) & (gt_classes < self.num_classes))[0]
+        pred = self._deltas_of_class(pred_deltas[foreground], gt_classes[foreground])
+        return pred, self.box2box_transform.get_deltas(proposal_boxes[foreground], gt_boxes[foreground])
 
     def _deltas_of_class(self, deltas, classes):
         """The deltas [R, 4] of each row's class out of [R, 4] (class-agnostic) or [R, 4 * num_classes]."""

@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage
 
 from libra_d2.modeling.box_predictor import LibraFastRCNNOutputLayers
 from libra_d2.modeling.box_sampler import build_box_sampler
-from libra_d2.modeling.config_checks import refuse_unusable_parts
+from libra_d2.modeling.compatibility import check_compatibility
 from libra_d2.modeling.matching import Matches, match_to_instances
 
 
@@ -21,7 +21,7 @@ class BalancedSamplingMixin:
     One call of each op for the batch, one wait for the GPU (the counts). Images without objects or proposals are fine.
     """
 
-    has_balanced_l1 = True
+    takes_box_losses = True
 
     @configurable
     def __init__(self, *, box_sampler, **kwargs):
@@ -36,7 +36,7 @@ class BalancedSamplingMixin:
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        refuse_unusable_parts(cfg)
+        check_compatibility(cfg)
         return {**super().from_config(cfg, input_shape), "box_sampler": build_box_sampler(cfg)}
 
     def forward(self, images, features, proposals, targets=None):
@@ -48,7 +48,7 @@ class BalancedSamplingMixin:
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
-        """See :meth:`detectron2.modeling.ROIHeads.label_and_sample_proposals`, whose result this has."""
+        """Same return value as :meth:`detectron2.modeling.ROIHeads.label_and_sample_proposals`."""
         if self.proposal_append_gt:
             proposals = add_ground_truth_to_proposals(targets, proposals)
         matches = match_to_instances([p.proposal_boxes for p in proposals], targets, self.proposal_matcher)
@@ -84,13 +84,13 @@ class BalancedSamplingMixin:
         storage.put_scalar("roi_head/num_bg_samples", np.mean([row[1] for row in on_host]))
         return sampled
 
-    def _first_stage(self):
+    def first_stage(self):
         """The box head and box predictor that see the sampled proposals first."""
         return self.box_head, self.box_predictor
 
     @torch.no_grad()
     def _loss_of_each_proposal(self, proposals: list[Instances], matches: Matches) -> torch.Tensor:
-        box_head, box_predictor = self._first_stage()
+        box_head, box_predictor = self.first_stage()
         features = [self._features[name] for name in self.box_in_features]
         boxes = [p.proposal_boxes for p in proposals]
         predictions = box_predictor(box_head(self.box_pooler(features, boxes)))
@@ -123,7 +123,7 @@ class LibraCascadeROIHeads(BalancedSamplingMixin, CascadeROIHeads):
         ]
         return ret
 
-    def _first_stage(self):
+    def first_stage(self):
         return self.box_head[0], self.box_predictor[0]
 
     def _create_proposals_from_boxes(self, boxes, image_sizes):

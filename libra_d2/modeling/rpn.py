@@ -9,9 +9,10 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, Instances
 
 from libra_d2 import ops
-from libra_d2.modeling.box_sampler import NEGATIVE, POSITIVE, highest_negative_iou
-from libra_d2.modeling.config_checks import choice, number, refuse_unusable_parts
+from libra_d2.checks import choice, number
+from libra_d2.modeling.compatibility import check_compatibility
 from libra_d2.modeling.matching import match_to_instances
+from libra_d2.modeling.samplers.balanced import NEGATIVE, POSITIVE, highest_negative_iou
 
 NORMALIZERS = ("sampled", "fixed")
 
@@ -39,7 +40,7 @@ class LibraRPN(RPN):
 
     @classmethod
     def from_config(cls, cfg, input_shape):
-        refuse_unusable_parts(cfg)
+        check_compatibility(cfg)
         key, rpn = "MODEL.LIBRA.RPN", cfg.MODEL.RPN
         sampling = {
             "positive": choice(cfg, f"{key}.POSITIVE", POSITIVE),
@@ -56,7 +57,7 @@ class LibraRPN(RPN):
 
     @torch.no_grad()
     def label_and_sample_anchors(self, anchors: list[Boxes], gt_instances: list[Instances]):
-        """See :meth:`detectron2.modeling.proposal_generator.RPN.label_and_sample_anchors`, whose result this has."""
+        """Same return value as :meth:`detectron2.modeling.proposal_generator.RPN.label_and_sample_anchors`."""
         anchors = Boxes.cat(anchors)
         matches = match_to_instances(anchors, gt_instances, self.anchor_matcher)
         labels = matches.label

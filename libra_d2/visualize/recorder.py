@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from libra_d2 import ops
+from libra_d2.checks import UserError
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ def record_training_boxes(model: nn.Module, batches: Iterable[list[dict]], sampl
         seed: of all picks.
 
     Raises:
-        ValueError: the model has no such RoI head, or there is no batch.
+        UserError: the model has no such RoI head, or there is no batch.
     """
     heads = getattr(model, "roi_heads", None)
     if not hasattr(heads, "box_sampler"):
-        raise ValueError(
+        raise UserError(
             f"expected a model with LibraROIHeads or LibraCascadeROIHeads, got {type(heads or model).__name__}: "
             "RetinaNet and Detectron2's own heads do not sample boxes in a way that can be looked at"
         )
@@ -67,7 +69,7 @@ def record_training_boxes(model: nn.Module, batches: Iterable[list[dict]], sampl
         heads.box_sampler = sampler
         model.train(was_training)
     if not num_images:
-        raise ValueError("expected at least one batch of annotated images, got none")
+        raise UserError("expected at least one batch of annotated images, got none")
 
     picked = {name: torch.cat(ious) for name, ious in spy.ious.items()}
     upper = sampling["bin_upper"]
@@ -111,19 +113,13 @@ def _regression_errors(model: nn.Module, batch: list[dict]) -> Tensor:
         proposals, _ = model.proposal_generator(images, features, targets)
     heads = model.roi_heads
     proposals = heads.label_and_sample_proposals(proposals, targets)
-    box_head, box_predictor = heads._first_stage()
+    box_head, box_predictor = heads.first_stage()
     boxes = [p.proposal_boxes for p in proposals]
-    _, deltas = box_predictor(box_head(heads.box_pooler([features[name] for name in heads.box_in_features], boxes)))
-    errors = []
-    for p, deltas_of_image in zip(proposals, deltas.split([len(b) for b in boxes]), strict=True):
-        positive = ((p.gt_classes >= 0) & (p.gt_classes < heads.num_classes)).nonzero()[:, 0]
-        if not len(positive):
-            continue
-        predicted = deltas_of_image[positive].view(len(positive), -1, 4)
-        of_class = p.gt_classes[positive] if predicted.shape[1] > 1 else torch.zeros_like(positive)
-        predicted = predicted[torch.arange(len(positive), device=positive.device), of_class]
-        wanted = box_predictor.box2box_transform.get_deltas(
-            p.proposal_boxes.tensor[positive], p.gt_boxes.tensor[positive]
-        )
-        errors.append((predicted - wanted).abs().float().cpu())
-    return torch.cat(errors) if errors else torch.zeros(0, 4)
+    predictions = box_predictor(box_head(heads.box_pooler([features[f] for f in heads.box_in_features], boxes)))
+    gt_boxes = [p.gt_boxes if p.has("gt_boxes") else Boxes(p.proposal_boxes.tensor) for p in proposals]
+    return box_predictor.regression_errors(
+        predictions,
+        Boxes.cat(boxes).tensor,
+        Boxes.cat(gt_boxes).tensor,
+        torch.cat([p.gt_classes for p in proposals]),
+    ).cpu()

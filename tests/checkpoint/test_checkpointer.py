@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 
 from libra_d2.checkpoint import LibraCheckpointer
-from libra_d2.checkpoint.checkpointer import is_whole
+from libra_d2.checkpoint.safe_load import is_whole
 from libra_d2.config import get_cfg
 from tests.engine.tiny import write_config
 
@@ -140,7 +140,8 @@ class Evil:
 def test_code_in_a_pth_is_refused_by_name(tmp_path, capsys, suffix):
     file = tmp_path / f"evil.{suffix}"
     torch.save({"model": {}, "model_state": {}, "evil": Evil()}, file)
-    with pytest.raises(ValueError, match=rf"evil.{suffix}: expected tensors, .* got print; nothing of it was loaded"):
+    message = rf"evil.{suffix}: expected tensors, .* got the global 'print', which is not run; nothing of it was loaded"
+    with pytest.raises(ValueError, match=message):
         LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(file))
     assert "was run" not in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ from torch import tensor
 
 from libra_d2.config import get_cfg
 from libra_d2.data import check_validation, complete_config, register_datasets
-from libra_d2.modeling.class_names import publish_class_names
+from libra_d2.data.class_names import publish_class_names
 from tests.engine.tiny import write_dataset
 
 

@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 
 import libra_d2
-from libra_d2.checkpoint.mmdet import to_detectron2
+from libra_d2.mmdet.names import to_detectron2
 
 CONFIGS = Path(libra_d2.__file__).parents[1] / "configs" / "mmdet_compat"
 

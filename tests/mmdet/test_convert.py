@@ -1,8 +1,8 @@
-"""tools/convert_mmdet.py on whole files: what it reads, what it says, and that it writes all or nothing."""
+"""`libra-d2 convert` on whole files: what it reads, what it says, and that it writes all or nothing."""
 
 import collections
+import functools
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +13,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 import libra_d2
-from libra_d2.checkpoint.mmdet import Architecture, CheckpointError
-from libra_d2.checkpoint.mmdet_file import read_mmdet, read_tensors
+from libra_d2.checks import UserError
+from libra_d2.cli.main import run as run_command
+from libra_d2.mmdet.names import Architecture
+from libra_d2.mmdet.reader import read_mmdet, read_tensors
 from tests.mmdet.compact import compact
 
 ROOT = Path(libra_d2.__file__).parents[1]
-main = runpy.run_path(str(ROOT / "tools" / "convert_mmdet.py"))["main"]
+main = functools.partial(run_command, "convert")
 FASTER, RETINA = Architecture("faster_rcnn"), Architecture("retinanet")
 MODERN = "model = dict(bbox_head=dict(num_classes=80, anchor_generator=dict(type='AnchorGenerator')))"
 
@@ -39,9 +41,9 @@ def run(capsys, *arguments):
 
 
 def test_command_line(tmp_path):
-    """As users call it: a script in a process of its own, from another folder, without MMDetection."""
+    """As users call it: a command in a process of its own, from another folder, without MMDetection."""
     source = save(tmp_path / "in.pth", {"meta": {"mmdet_version": "3.3.0"}, "state_dict": compact(FASTER)})
-    command = [sys.executable, str(ROOT / "tools" / "convert_mmdet.py"), source, "out.pth"]
+    command = [sys.executable, "-m", "libra_d2.cli", "convert", source, "out.pth"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "config: configs/mmdet_compat/libra_faster_rcnn_R_50_FPN_1x.yaml"
@@ -274,5 +276,5 @@ def test_missing_files_and_folders(tmp_path, capsys):
 
 
 def test_reading_is_an_error_for_callers_too(tmp_path):
-    with pytest.raises(CheckpointError, match="there is none"):
+    with pytest.raises(UserError, match="there is none"):
         read_mmdet(tmp_path / "none.pth")

@@ -1,17 +1,18 @@
 """Back to MMDetection: a model of libra_d2, whatever its config, detects there what it detects here."""
 
-import runpy
+import functools
 from pathlib import Path
 
 import torch
 from detectron2.modeling import build_model
 
 import libra_d2
-from libra_d2.checkpoint.mmdet import to_detectron2
+from libra_d2.cli.main import run as run_command
+from libra_d2.mmdet.names import to_detectron2
 from tests.mmdet.converted import agree, detect
 
 ROOT = Path(libra_d2.__file__).parents[1]
-main = runpy.run_path(str(ROOT / "tools" / "convert_mmdet.py"))["main"]
+main = functools.partial(run_command, "convert")
 
 # Detectron2's habits, under names of which MMDetection's config knows the opposite
 CONFIG = """

@@ -10,8 +10,7 @@ from detectron2.structures import Boxes, pairwise_iou
 import libra_d2
 from libra_d2 import ops
 from libra_d2.losses import balanced_l1_loss
-from libra_d2.modeling import BalancedFeaturePyramid
-from libra_d2.modeling.box_sampler import BalancedSampler
+from libra_d2.modeling import BalancedFeaturePyramid, BalancedSampler
 from tests.modeling.builders import Pyramid
 
 ROOT = Path(libra_d2.__file__).parents[1]

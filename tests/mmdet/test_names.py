@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 
 import libra_d2
-from libra_d2.checkpoint.mmdet import Architecture, CheckpointError, to_detectron2, to_mmdet
+from libra_d2.mmdet.names import Architecture, CheckpointError, to_detectron2, to_mmdet
 from tests.mmdet.compact import compact
 
 CONFIGS = Path(libra_d2.__file__).parents[1] / "configs" / "mmdet_compat"

@@ -72,7 +72,7 @@ def test_box_loss_is_balanced_l1_over_the_normaliser_that_moves_once_a_step():
 
 def test_detectron2s_own_losses_stay_available():
     model = retinanet("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou")
-    assert model.balanced_l1 is None
+    assert model.box_loss is None
     with EventStorage():
         losses = model(batch())
     assert torch.isfinite(losses["loss_box_reg"])

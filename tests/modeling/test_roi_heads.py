@@ -253,8 +253,9 @@ def test_balanced_l1_needs_no_other_part_of_libra():
     roi_heads = heads("MODEL.LIBRA.SAMPLER.POSITIVE", "random", "MODEL.LIBRA.SAMPLER.NEGATIVE", "random")
     assert isinstance(roi_heads, StandardROIHeads)
     losses = {}
-    for name in ("balanced_l1", "smooth_l1"):
-        roi_heads.box_predictor.box_reg_loss_type = name
+    predictor = roi_heads.box_predictor
+    for name, box_loss in (("balanced_l1", predictor.box_loss), ("smooth_l1", None)):
+        predictor.box_reg_loss_type, predictor.box_loss = name, box_loss
         torch.manual_seed(0)
         with EventStorage():
             losses[name] = roi_heads(None, features(), given, targets)[1]

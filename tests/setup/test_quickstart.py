@@ -69,12 +69,13 @@ def test_its_pictures_are_drawn(trained):
     opts = ["MODEL.WEIGHTS", output / "model_final.pth"]
     config = ["--config-file", output / "config.yaml"]
     random = ["MODEL.LIBRA.SAMPLER.NEGATIVE", "random"]  # the balanced picks are drawn all the same
-    log = _run("tools/plot_balance.py", *config, "--output", output / "pictures", "--max-images", 2, *opts, *random)
+    plot = ("-m", "libra_d2.cli", "plot")
+    log = _run(*plot, "balance", *config, "--output", output / "pictures", "--max-images", 2, *opts, *random)
     assert re.search(r"IoU-balanced picks: +\d", log)
     *_, last_bar = csv.DictReader((output / "pictures" / "balance.csv").open())
     assert float(last_bar["iou_to"]) == 0.5
     for name in ("balance", "balanced_l1"):
         assert Image.open(output / "pictures" / f"{name}.png").size[0] > 1000
         assert len(list(csv.reader((output / "pictures" / f"{name}.csv").open()))) > 10
-    _run("tools/plot_detections.py", *config, "--output", output / "detections.png", *opts)
+    _run(*plot, "detections", *config, "--output", output / "detections.png", *opts)
     assert Image.open(output / "detections.png").size[0] > 500

@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, pairwise_iou
 
-from libra_d2.modeling.box_sampler import BalancedSampler
+from libra_d2.modeling import BalancedSampler
 from libra_d2.visualize.recorder import _Spy, record_training_boxes
 from tests.modeling.builders import batch, random_boxes, small_cfg
 

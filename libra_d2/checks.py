@@ -1,0 +1,41 @@
+"""What a user gave is checked, and what is wrong is said: what was expected, what came, what to do."""
+
+from collections.abc import Iterable
+from functools import reduce
+
+
+class UserError(ValueError):
+    """Something that the user can mend. The command line prints the message; any other exception is a bug."""
+
+
+class FileError(UserError, OSError):
+    """A file or folder that a user named cannot be read or written."""
+
+
+def value_of(cfg, key: str):
+    """The value behind a dotted key, such as "MODEL.LIBRA.SAMPLER.NAME"."""
+    return reduce(getattr, key.split("."), cfg)
+
+
+def choice(cfg, key: str, allowed: Iterable[str]) -> str:
+    """The value of ``key``.
+
+    Raises:
+        UserError: it is not one of ``allowed``.
+    """
+    value, allowed = value_of(cfg, key), list(allowed)
+    if value not in allowed:
+        raise UserError(f"{key}: expected one of {allowed}, got {value!r}")
+    return value
+
+
+def number(cfg, key: str, expected: str, is_allowed) -> float:
+    """The value of ``key``.
+
+    Raises:
+        UserError: ``is_allowed`` of it is false; ``expected`` says in words what would be true.
+    """
+    value = value_of(cfg, key)
+    if not is_allowed(value):
+        raise UserError(f"{key}: expected {expected}, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The command line, ``libra-d2 COMMAND``: one module a command."""

@@ -1,0 +1,59 @@
+"""``libra-d2 COMMAND``, the same as ``python -m libra_d2.cli COMMAND``.
+
+A command is a module of this package with ``argument_parser(prog)`` and ``run(args)``, which returns the exit status.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import libra_d2
+from libra_d2.checks import UserError
+
+COMMANDS = {
+    "train": "train, or resume training",
+    "eval": "evaluate a trained model: COCO AP",
+    "predict": "draw a model's detections on images",
+    "check": "find what is wrong with a COCO json and its images",
+    "convert": "convert weights from MMDetection, and back",
+    "proposals": "write an RPN's proposals, to train Fast R-CNN on",
+    "plot": "draw what Libra R-CNN balances, or detections beside the ground truth",
+    "env": "print what a bug report needs to say",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command that the arguments name; returns the exit status."""
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="libra-d2",
+        description="Libra R-CNN for Detectron2.",
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
+        + "\n\nexample: libra-d2 train --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"libra_d2 {libra_d2.__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+    args = parser.parse_args(argv)
+    return run(args.command, args.arguments)
+
+
+def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
+    """Runs one command; this is the only place that catches a :class:`UserError`.
+
+    Args:
+        command: a key of ``COMMANDS``.
+        argv: its arguments; None for those of the process.
+        prog: how the user called it, for messages.
+    """
+    prog = prog or f"libra-d2 {command}"
+    module = importlib.import_module(f"libra_d2.cli.{command}")
+    args = module.argument_parser(prog).parse_args(argv)
+    try:
+        return module.run(args)
+    except UserError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,148 @@
+"""Every key that libra_d2 adds to a Detectron2 config, with its default. Nothing else sets one."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing libra_d2 must not import Detectron2
+    from detectron2.config import CfgNode
+
+
+@dataclass(frozen=True)
+class Key:
+    """A config key by its dotted name; docs/config.md is made of these."""
+
+    name: str
+    default: object
+    meaning: str
+
+
+GROUPS: dict[str, tuple[Key, ...]] = {
+    "Balanced feature pyramid (paper, section 3.2)": (
+        Key("MODEL.LIBRA.BFP.ENABLED", True, "Wrap the backbone of `LibraRCNN` or `LibraRetinaNet` in the pyramid."),
+        Key(
+            "MODEL.LIBRA.BFP.BOTTOM_UP",
+            "",
+            "What `build_bfp_backbone` wraps: a name in Detectron2's `BACKBONE_REGISTRY`. Any meta-architecture can "
+            "use it through `MODEL.BACKBONE.NAME`.",
+        ),
+        Key("MODEL.LIBRA.BFP.REFINE_LEVEL", "p4", "The level at whose resolution all levels are averaged."),
+        Key(
+            "MODEL.LIBRA.BFP.REFINE_TYPE",
+            "non_local",
+            "`non_local` (embedded Gaussian), `conv` (3x3) or `none` (integration only).",
+        ),
+        Key(
+            "MODEL.LIBRA.BFP.INIT",
+            "xavier",
+            "`xavier` (the published runs), `zero` (the last layer of the refinement starts at 0) or `identity` (a "
+            "gate that starts at 0, for fine-tuning).",
+        ),
+    ),
+    "Which proposals the RoI heads train on (paper, section 3.1)": (
+        Key(
+            "MODEL.LIBRA.SAMPLER.NAME",
+            "BalancedSampler",
+            "A name in `BOX_SAMPLER_REGISTRY`: `BalancedSampler`, `OHEMSampler` or your own.",
+        ),
+        Key("MODEL.LIBRA.SAMPLER.POSITIVE", "instance_balanced", "`instance_balanced` or `random`."),
+        Key("MODEL.LIBRA.SAMPLER.NEGATIVE", "iou_balanced", "`iou_balanced` or `random`."),
+        Key("MODEL.LIBRA.SAMPLER.NUM_BINS", 3, "The number of IoU bins, K in the paper."),
+        Key(
+            "MODEL.LIBRA.SAMPLER.BIN_UPPER",
+            "threshold",
+            "Upper end of the bins: `threshold` (the highest IoU labelled negative), `max_all` (as MMDetection) or "
+            "`max_neg`.",
+        ),
+        Key(
+            "MODEL.LIBRA.SAMPLER.FLOOR_THR",
+            -1.0,
+            "Negatives below it form a set of their own that gets `FLOOR_FRACTION` of the draws; -1: there is no such "
+            "set.",
+        ),
+        Key("MODEL.LIBRA.SAMPLER.FLOOR_FRACTION", 0.0, "See `FLOOR_THR`."),
+    ),
+    "RPN": (
+        Key("MODEL.LIBRA.RPN.POSITIVE", "random", "`random` or `instance_balanced`."),
+        Key("MODEL.LIBRA.RPN.NEGATIVE", "random", "`random` or `iou_balanced`."),
+        Key("MODEL.LIBRA.RPN.NEG_POS_UB", 5.0, "At most this many negatives for each positive; negative: no limit."),
+        Key(
+            "MODEL.LIBRA.RPN.NORMALIZER",
+            "sampled",
+            "Divide the losses by the anchors `sampled` on this rank, or by Detectron2's constant (`fixed`).",
+        ),
+    ),
+    "Balanced L1 loss (paper, section 3.3), where `BBOX_REG_LOSS_TYPE` is `balanced_l1`": (
+        Key("MODEL.LIBRA.BALANCED_L1.ALPHA", 0.5, "How much small errors are promoted; smaller is closer to L1."),
+        Key("MODEL.LIBRA.BALANCED_L1.GAMMA", 1.5, "The largest gradient."),
+        Key("MODEL.LIBRA.BALANCED_L1.BETA", 1.0, "The error at which the gradient reaches `GAMMA`."),
+        Key(
+            "MODEL.LIBRA.BALANCED_L1.VARIANT", "paper", "`paper` (smooth for every `BETA`) or `mmdet` (as MMDetection)."
+        ),
+    ),
+    "LibraRetinaNet": (
+        Key("MODEL.LIBRA.RETINANET.RELU_BEFORE_P7", True, "ReLU between p6 and p7. MMDetection: `False`."),
+        Key(
+            "MODEL.LIBRA.RETINANET.CLIP_BEFORE_NMS",
+            False,
+            "Clip boxes to the image and drop empty ones before NMS. MMDetection: `True`.",
+        ),
+    ),
+    "`build_torchvision_fpn_backbone`": (
+        Key("MODEL.LIBRA.TORCHVISION.NAME", "mobilenet_v2", "A convolutional classifier of torchvision."),
+        Key(
+            "MODEL.LIBRA.TORCHVISION.WEIGHTS",
+            "",
+            "Its weights: a file, a URL or a name of torchvision's weights enum; empty: random.",
+        ),
+    ),
+    "Your own data as COCO json; `libra-d2 train --train-json ...` fills these in": (
+        Key("MODEL.LIBRA.DATA.TRAIN_JSON", "", "Annotations to train on."),
+        Key("MODEL.LIBRA.DATA.TRAIN_IMAGES", "", "Folder of the training images."),
+        Key("MODEL.LIBRA.DATA.VAL_JSON", "", "Annotations to evaluate on."),
+        Key("MODEL.LIBRA.DATA.VAL_IMAGES", "", "Folder of the images to evaluate on."),
+        Key("MODEL.LIBRA.DATA.CLASS_NAMES", [], "Names of the classes; empty: those of the json, ordered by id."),
+    ),
+    "Training": (
+        Key("SOLVER.OPTIMIZER", "SGD", "`SGD` (as Detectron2) or `AdamW`."),
+        Key("INPUT.COLOR_AUG", 0.0, "0.2: brightness, contrast and saturation are each drawn from 0.8 to 1.2."),
+        Key("INPUT.VERTICAL_FLIP", False, "Flip vertically with probability 0.5, besides what `RANDOM_FLIP` does."),
+    ),
+}
+
+
+def add_libra_config(cfg: CfgNode) -> None:
+    """Registers the modules of libra_d2 and adds its keys to ``cfg``.
+
+    A ``cfg`` that has ``MODEL.LIBRA`` already, frozen or not, is left untouched.
+
+    Args:
+        cfg: a config made by :func:`detectron2.config.get_cfg`.
+    """
+    from detectron2.config import CfgNode
+
+    import libra_d2.modeling  # noqa: F401  (fills Detectron2's registries)
+
+    if "LIBRA" in cfg.MODEL:
+        return
+    for key in (key for group in GROUPS.values() for key in group):
+        *sections, name = key.name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        # Outside MODEL.LIBRA another project may have put a key of this name: its default stays.
+        node.setdefault(name, copy.copy(key.default))
+
+
+def get_cfg() -> CfgNode:
+    """Detectron2's default config with the keys of libra_d2, on the CPU where no CUDA device is visible."""
+    import torch
+    from detectron2.config import get_cfg as get_detectron2_cfg
+
+    cfg = get_detectron2_cfg()
+    add_libra_config(cfg)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg

@@ -1,0 +1,43 @@
+"""From a command's arguments to a finished config: the one place that knows the order of the steps."""
+
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+
+from libra_d2.config.files import given_keys, load_config
+from libra_d2.config.keys import add_libra_config
+from libra_d2.data import check_paths, check_validation, complete_config, register_datasets
+
+DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
+
+
+def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
+    """The frozen config that a command's arguments describe, its data sets registered with Detectron2.
+
+    Args:
+        args: has ``config_file`` and ``opts``; those of ``train_json``, ``train_images``, ``val_json`` and
+            ``val_images`` that it has and that are not empty go to ``MODEL.LIBRA.DATA``.
+        reads: which of the data sets "TRAIN" and "VAL" the command will read: their files have to be there, and nothing
+            that would stop the evaluation of "VAL" may be wrong with them.
+        overrides: ``KEY VALUE`` pairs that the command itself decides, whatever the user wrote.
+
+    Raises:
+        UserError: the config or the data cannot be used.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    for flag in DATA_FLAGS:
+        cfg.MODEL.LIBRA.DATA[flag.upper()] = getattr(args, flag, "") or cfg.MODEL.LIBRA.DATA[flag.upper()]
+    check_paths(cfg, reads)
+    complete_config(cfg, given_keys(args.opts))
+    cfg.merge_from_list(list(overrides))
+    if "VAL" in reads:
+        check_validation(cfg)
+    cfg.freeze()
+    register_datasets(cfg)
+    return cfg
+
+
+def enter_process(cfg: CfgNode) -> None:
+    """Fills the registries of a process that a launcher started: it gets the config, but not what was registered."""
+    add_libra_config(cfg)
+    register_datasets(cfg)

@@ -1,0 +1,5 @@
+"""How detections are judged."""
+
+from libra_d2.evaluation.evaluators import build_evaluator
+
+__all__ = ["build_evaluator"]

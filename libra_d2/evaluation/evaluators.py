@@ -1,0 +1,28 @@
+"""The evaluator that fits a data set, out of Detectron2's."""
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
+
+from libra_d2.checks import UserError
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    """COCO's AP, or what LVIS and Pascal VOC have in its place; predictions go to ``OUTPUT_DIR``/inference.
+
+    Raises:
+        UserError: the data set is one of panoptic or semantic segmentation alone.
+    """
+    output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
+    if kind == "pascal_voc":
+        return PascalVOCDetectionEvaluator(dataset_name)
+    if kind == "lvis":
+        return LVISEvaluator(dataset_name, output_dir=output_dir)
+    if kind not in ("coco", "coco_panoptic_seg"):
+        raise UserError(f"{dataset_name}: expected a data set of boxes or masks, got evaluator_type {kind!r}")
+    # COCO counts the best 100 detections of an image; a config that asks for more has scenes that need more.
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
+    return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)

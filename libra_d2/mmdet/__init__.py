@@ -1,0 +1,17 @@
+"""Weights and settings of MMDetection's Libra R-CNN, in both directions."""
+
+from libra_d2.mmdet.names import Architecture, CheckpointError, batch_counters, to_detectron2, to_mmdet
+from libra_d2.mmdet.options import mmdet_options, refuse_other_boxes
+from libra_d2.mmdet.reader import read_mmdet, read_tensors
+
+__all__ = [
+    "Architecture",
+    "CheckpointError",
+    "batch_counters",
+    "mmdet_options",
+    "read_mmdet",
+    "read_tensors",
+    "refuse_other_boxes",
+    "to_detectron2",
+    "to_mmdet",
+]

@@ -1,0 +1,76 @@
+"""Reading MMDetection's checkpoint files without MMDetection, MMEngine, or running what the file says."""
+
+import re
+
+import torch
+
+from libra_d2.checkpoint.safe_load import load_torch
+from libra_d2.mmdet.names import WHY_NOT_1X, CheckpointError, detector_and_classes
+
+__all__ = ["read_mmdet", "read_tensors"]
+
+# What a runner's own checkpoint holds besides tensors: its log and its random state. None of it is needed.
+_INERT = {
+    "mmengine.logging.history_buffer": ["HistoryBuffer"],
+    "mmengine.config.config": ["Config", "ConfigDict"],
+    "addict.addict": ["Dict"],
+    "builtins": ["getattr"],  # by which HistoryBuffer names its methods
+    "numpy": ["ndarray", "dtype"],
+    **{f"numpy.{core}.multiarray": ["_reconstruct", "scalar"] for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric": ["_frombuffer"] for core in ("core", "_core")},
+}
+
+
+def read_tensors(path, key: str) -> tuple[dict[str, torch.Tensor], dict]:
+    """The state dict in a file, and what else the file holds.
+
+    Args:
+        path: a checkpoint whose entry ``key`` is the state dict, or a bare state dict.
+        key: "state_dict" in MMDetection's files, "model" in Detectron2's.
+
+    Raises:
+        CheckpointError: the file holds no state dict.
+        UserError: see :func:`libra_d2.checkpoint.safe_load.load_torch`.
+    """
+    content = load_torch(path, _INERT)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: expected a checkpoint or a state dict, got a {type(content).__name__}")
+    tensors, rest = (content[key], content) if key in content else (content, {})
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        found = ", ".join(map(str, list(content)[:4])) or "nothing"
+        raise CheckpointError(f"{path}: expected an entry {key!r} with weights, or weights alone, got {found}")
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return dict(tensors), rest
+
+
+def read_mmdet(path) -> dict[str, torch.Tensor]:
+    """The state dict of a file that MMDetection >= 2.0 published, of a runner's own checkpoint, or a bare one.
+
+    Raises:
+        CheckpointError: the file holds no state dict, or says that MMDetection 1.x made it.
+        UserError: see :func:`libra_d2.checkpoint.safe_load.load_torch`.
+    """
+    tensors, rest = read_tensors(path, "state_dict")
+    meta = rest.get("meta")
+    if isinstance(meta, dict) and (reason := _made_by_1x(tensors, meta)):
+        raise CheckpointError(f"{path}: expected weights of MMDetection 2.0 or later, got 1.x ({reason}): {WHY_NOT_1X}")
+    return tensors
+
+
+def _made_by_1x(tensors: dict[str, torch.Tensor], meta: dict) -> str:
+    """Why a file is held to be MMDetection 1.x's, whose RetinaNet has the very names of 2.x; "" where it is not.
+
+    The config in the file decides where there is one: 1.x counts the background as a class, 2.x with its Legacy classes
+    runs converted 1.x weights. The version does not: weights trained just before 2.0 was tagged may say 1.x.
+    """
+    config, version = str(meta.get("config", "")), str(meta.get("mmdet_version", ""))
+    said = {int(number) for number in re.findall(r"num_classes\s*=\s*(\d+)", config)}
+    if "Legacy" in config:
+        return "its config has Legacy classes"
+    if not said:
+        return version if version.startswith(("0.", "1.")) else ""
+    _, classes = detector_and_classes(tensors, side=0)
+    return f"its config counts {classes + 1} classes" if classes + 1 in said and classes not in said else ""

@@ -1,0 +1,214 @@
+"""Balanced feature pyramid (Libra R-CNN, section 3.2)."""
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import nn
+
+from libra_d2.checks import UserError, choice
+from libra_d2.modeling.compatibility import check_compatibility
+
+logger = logging.getLogger(__name__)
+
+INITS = ("xavier", "zero", "identity")
+
+
+class NonLocalRefine(nn.Module):
+    """Embedded-Gaussian non-local block: ``x + conv_out(softmax(theta(x)^T phi(x)) g(x))``, unscaled.
+
+    Maps (N, C, H, W) to (N, C, H, W). It runs in float32 under autocast: the logits are sums over all channels without
+    the usual 1 / sqrt(C) and leave the range of float16.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.theta = nn.Conv2d(channels, channels, 1)
+        self.phi = nn.Conv2d(channels, channels, 1)
+        self.g = nn.Conv2d(channels, channels, 1)
+        self.conv_out = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        return self.conv_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            # Strided q, k, v would send torch down the path that stores the (HW, HW) matrix.
+            query, key, value = (
+                conv(wide).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+                for conv in (self.theta, self.phi, self.g)
+            )
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+            mixed = mixed.squeeze(1).transpose(1, 2).reshape(wide.shape)
+            return (wide + self.conv_out(mixed)).to(x.dtype)
+
+
+class ConvRefine(nn.Module):
+    """A 3x3 convolution with ReLU: (N, C, H, W) to (N, C, H, W)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    @property
+    def last(self) -> nn.Conv2d:
+        return self.conv
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.conv(x))
+
+
+REFINES = {"non_local": NonLocalRefine, "conv": ConvRefine, "none": None}
+
+
+class BalancedFeaturePyramid(Backbone):
+    """Averages all levels of a pyramid at one resolution, refines the mean and adds it back to each level.
+
+    It is to FPN what FPN is to ResNet: a backbone around a ``bottom_up``. Levels, their order, channels and strides are
+    those of ``bottom_up``. A checkpoint of the plain ``bottom_up`` loads into it by itself; only ``refine.*`` and
+    ``gate`` are then new.
+
+    Args:
+        bottom_up: a Detectron2 backbone whose levels all have the same number of channels.
+        refine_level: name of the level at whose resolution the mean is taken.
+        refine_type: "non_local", "conv" or "none" (integration only).
+        init: "xavier" (the published runs), "zero" (the last layer of the refine starts at zero) or "identity" (the
+            whole residual is scaled by a scalar ``gate`` that starts at zero, so the module starts as the identity).
+
+    Raises:
+        UserError: an unknown ``refine_level``, ``refine_type`` or ``init``, levels with different channels, or
+            ``init="zero"`` with ``refine_type="conv"``.
+    """
+
+    def __init__(
+        self,
+        bottom_up: Backbone,
+        *,
+        refine_level: str = "p4",
+        refine_type: str = "non_local",
+        init: str = "xavier",
+    ):
+        super().__init__()
+        shapes = bottom_up.output_shape()
+        levels = list(shapes)
+        if refine_level not in shapes:
+            raise UserError(
+                f"refine_level (MODEL.LIBRA.BFP.REFINE_LEVEL): expected one of {levels}, got {refine_level!r}"
+            )
+        if refine_type not in REFINES:
+            raise UserError(
+                f"refine_type (MODEL.LIBRA.BFP.REFINE_TYPE): expected one of {list(REFINES)}, got {refine_type!r}"
+            )
+        if init not in INITS:
+            raise UserError(f"init (MODEL.LIBRA.BFP.INIT): expected one of {list(INITS)}, got {init!r}")
+        if init == "zero" and refine_type == "conv":
+            raise UserError(
+                'init (MODEL.LIBRA.BFP.INIT): expected "xavier" or "identity" with refine_type "conv", got "zero", '
+                "which would never train: the ReLU behind the convolution has no gradient at zero"
+            )
+        channels = {name: shape.channels for name, shape in shapes.items()}
+        if len(set(channels.values())) > 1:
+            raise UserError(f"bottom_up: expected the same number of channels in every level, got {channels}")
+
+        self.bottom_up = bottom_up
+        self._out_features = levels
+        self._out_feature_channels = channels
+        self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()}
+        self.refine_level = refine_level
+
+        refine = REFINES[refine_type]
+        self.refine = nn.Identity() if refine is None else refine(channels[refine_level])
+        for conv in (m for m in self.refine.modules() if isinstance(m, nn.Conv2d)):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        if init == "zero" and refine is not None:
+            nn.init.zeros_(self.refine.last.weight)
+        self.gate = nn.Parameter(torch.zeros(())) if init == "identity" else None
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Maps images (N, 3, H, W) to {level: (N, C, H_level, W_level)}, in the order of ``bottom_up``."""
+        features = self.bottom_up(x)
+        size = features[self.refine_level].shape[-2:]
+        at = self._out_features.index(self.refine_level)
+        gathered = [
+            F.adaptive_max_pool2d(features[name], size) if i < at else F.interpolate(features[name], size=size)
+            for i, name in enumerate(self._out_features)
+        ]
+        balanced = self.refine(sum(gathered) / len(gathered))
+        if self.gate is not None:
+            balanced = self.gate * balanced
+        scattered = {}
+        for i, name in enumerate(self._out_features):
+            level = features[name]
+            resize = F.interpolate if i < at else F.adaptive_max_pool2d
+            scattered[name] = level + resize(balanced, level.shape[-2:])
+        return scattered
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
+        _adapt_checkpoint(self, state_dict, prefix, errors)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.bottom_up.size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        return self.bottom_up.padding_constraints
+
+
+def _adapt_checkpoint(bfp: BalancedFeaturePyramid, state_dict: dict, prefix: str, errors: list[str]) -> None:
+    """Lets a checkpoint of the plain ``bottom_up``, or of a BFP with another ``init``, load into ``bfp``."""
+    own = bfp.bottom_up.state_dict()
+    has_refine = any(key.startswith(f"{prefix}refine.") for key in state_dict)
+    is_wrapped = all(f"{prefix}bottom_up.{name}" in state_dict for name in own)
+
+    for name, tensor in own.items():
+        plain, wrapped = f"{prefix}{name}", f"{prefix}bottom_up.{name}"
+        named_by_bottom_up = name.startswith("bottom_up.") and name.removeprefix("bottom_up.") in own
+        if plain not in state_dict or wrapped in state_dict or named_by_bottom_up:
+            continue
+        value = state_dict.pop(plain)
+        if value.shape == tensor.shape:
+            state_dict[wrapped] = value
+        else:
+            logger.warning(
+                f"Skip loading parameter '{plain}' to the model due to incompatible shapes: "
+                f"{tuple(value.shape)} in the checkpoint but {tuple(tensor.shape)} in the model!"
+            )
+
+    gate = f"{prefix}gate"
+    if bfp.gate is None and gate in state_dict:
+        errors.append(
+            f"'{gate}' is in the checkpoint, but the model has no gate and would scale the residual by 1 instead of "
+            f"{float(state_dict[gate]):.4g}: set MODEL.LIBRA.BFP.INIT to identity, as it was in training"
+        )
+    # A balanced pyramid trained without a gate scales its residual by 1; a plain pyramid has none, the gate stays 0.
+    trained_without_gate = has_refine if len(list(bfp.refine.parameters())) else is_wrapped
+    if bfp.gate is not None and gate not in state_dict and trained_without_gate:
+        state_dict[gate] = torch.ones_like(bfp.gate)
+
+
+def wrap_in_bfp(cfg, backbone: Backbone) -> Backbone:
+    """``backbone`` in a balanced pyramid as ``MODEL.LIBRA.BFP`` says, or as it is where that is switched off."""
+    if not cfg.MODEL.LIBRA.BFP.ENABLED or isinstance(backbone, BalancedFeaturePyramid):
+        return backbone
+    return BalancedFeaturePyramid(
+        backbone,
+        refine_level=choice(cfg, "MODEL.LIBRA.BFP.REFINE_LEVEL", backbone.output_shape()),
+        refine_type=choice(cfg, "MODEL.LIBRA.BFP.REFINE_TYPE", REFINES),
+        init=choice(cfg, "MODEL.LIBRA.BFP.INIT", INITS),
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_bfp_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
+    """The backbone named by ``MODEL.LIBRA.BFP.BOTTOM_UP`` in a balanced pyramid, for any meta-architecture."""
+    check_compatibility(cfg)
+    allowed = sorted(name for name, _ in BACKBONE_REGISTRY if name != "build_bfp_backbone")
+    build_bottom_up = BACKBONE_REGISTRY.get(choice(cfg, "MODEL.LIBRA.BFP.BOTTOM_UP", allowed))
+    return wrap_in_bfp(cfg, build_bottom_up(cfg, input_shape))
