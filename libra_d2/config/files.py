@@ -52,7 +52,7 @@ def _find(name: str) -> str | None:
 def _near_configs(name: str) -> str:
     stems = {known.removesuffix(".yaml").rpartition("/")[2]: known for known in config_names()}
     stem = name.removesuffix(".yaml").rpartition("/")[2]
-    return did_you_mean(stems[near] for near in difflib.get_close_matches(stem, stems, n=3, cutoff=0.75))
+    return did_you_mean(stems[near] for near in difflib.get_close_matches(stem, stems))
 
 
 def did_you_mean(near: Iterable[str]) -> str:

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from libra_d2.checks import UserError
 from libra_d2.config import get_cfg
 from libra_d2.config.files import load_config
+
+ROOT = Path(__file__).parents[2]
 
 
 def message(config_file="", opts=()):
@@ -71,3 +75,27 @@ def test_what_is_right_is_merged_and_what_is_given_later_wins(tmp_path):
     cfg = load_config(str(file), ["SOLVER.BASE_LR", "0.5"])
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER) == (0.5, 7)
     assert load_config("", []).dump() == get_cfg().dump()
+
+
+@pytest.mark.parametrize(
+    "name", ["finetune/libra_faster_rcnn_R_50_FPN_1x.yaml", "configs/quickstart/libra_faster_rcnn_trees"]
+)
+def test_a_config_of_ours_is_taken_by_name_from_any_folder(name, tmp_path, monkeypatch):
+    file = ROOT / "configs" / name.removeprefix("configs/").removesuffix(".yaml")
+    expected = load_config(f"{file}.yaml", []).dump()
+    monkeypatch.chdir(tmp_path)
+    assert load_config(name, []).dump() == expected
+    (tmp_path / "own.yaml").write_text(f"_BASE_: {name}\nSOLVER: {{MAX_ITER: 7}}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "deeper.yaml").write_text("_BASE_: ../own.yaml\n")
+    for own in ("own.yaml", "sub/deeper.yaml"):
+        cfg = load_config(own, [])
+        assert cfg.SOLVER.MAX_ITER == 7
+        cfg.SOLVER.MAX_ITER = load_config(name, []).SOLVER.MAX_ITER
+        assert cfg.dump() == expected
+
+
+def test_a_missing_config_is_answered_with_near_names():
+    said = message("finetune/libra_faster_rcnn_R_50_FPN_2x.yaml")
+    assert said.startswith("--config-file: there is no file finetune/libra_faster_rcnn_R_50_FPN_2x.yaml; did you mean ")
+    assert "libra_faster_rcnn_R_50_FPN_1x.yaml" in said
