@@ -1,9 +1,11 @@
 """What the documents point at is there: functions by file and name, config keys with their values."""
 
+import fnmatch
 import functools
 import re
 from pathlib import Path
 
+import detectron2.config
 import pytest
 from yacs.config import CfgNode
 
@@ -68,3 +70,20 @@ def test_the_checks_above_check_something():
     assert "csrc/cuda/bucketed_sample.cuh" in text
     assert text.count("::") > 20
     assert len(re.findall(r"`MODEL\.[A-Z0-9_.]+[^`]*` [\d.]+ \|", text)) >= 6
+
+
+def test_every_key_of_detectron2_is_accounted_for():
+    keys = set(_leaves(detectron2.config.get_cfg()))
+    table = (ROOT / "docs" / "detectron2_keys.md").read_text().split("|---|---|")[1]
+    patterns = [p for line in table.splitlines() if line for p in re.findall(r"`([^`]+)`", line.split("|")[1])]
+    found = {pattern: set(fnmatch.filter(keys, pattern)) for pattern in patterns}
+    assert not [pattern for pattern, matched in found.items() if not matched]
+    assert keys - set().union(*found.values()) == set()
+
+
+def _leaves(node, prefix=""):
+    for name, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name

@@ -14,9 +14,13 @@ import os
 
 import torch
 from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from libra_d2.config.files import find_config_file
+from libra_d2.engine.agreement import check_agreement
+from libra_d2.engine.check_run import check_run
 from libra_d2.engine.setup import enter_process, setup
 from libra_d2.engine.trainer import LibraTrainer
 from libra_d2.inference import load_trained
@@ -37,6 +41,9 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 
 def run(args) -> int:
     cfg = setup(args, reads=("VAL",) if args.eval_only else ("TRAIN", "VAL"))
+    check_run(cfg, args.num_gpus * args.num_machines, train=not args.eval_only)
+    if args.config_file:
+        args.config_file = find_config_file(args.config_file)  # Detectron2 logs what is in it
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus * args.num_machines > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the launcher starts gloo processes where it sees no GPU
     launch(_on_each_rank, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args, cfg))
@@ -48,10 +55,11 @@ def _on_each_rank(args, cfg):
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
     enter_process(cfg)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
+    check_agreement(cfg)
     default_setup(cfg, args)
 
     if args.eval_only:
-        return LibraTrainer.test(cfg, load_trained(cfg, resume=args.resume))
+        return _evaluate(cfg, load_trained(cfg, resume=args.resume))
 
     trainer = LibraTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
@@ -60,4 +68,14 @@ def _on_each_rank(args, cfg):
         f"Try it: libra-d2 predict --config-file {cfg.OUTPUT_DIR}/config.yaml --input IMAGE --output FOLDER "
         f"--opts MODEL.WEIGHTS {cfg.OUTPUT_DIR}/model_final.pth"
     )
+    return results
+
+
+def _evaluate(cfg, model) -> dict:
+    """As Detectron2's train_net.py does, with ``TEST.AUG`` and ``TEST.EXPECTED_RESULTS``."""
+    results = LibraTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(LibraTrainer.test_with_TTA(cfg, model))
+    if comm.is_main_process():
+        verify_results(cfg, results)
     return results

@@ -44,6 +44,18 @@ def get_config_file(name: str) -> str:
     return path
 
 
+def find_config_file(path_or_name: str) -> str:
+    """The path of the file that ``--config-file`` means: its own, or that of a config that comes with libra_d2.
+
+    Raises:
+        UserError: there is no such file; the message lists near names.
+    """
+    path = path_or_name if PathManager.isfile(path_or_name) else _find(path_or_name)
+    if path is None:
+        raise UserError(f"--config-file: there is no file {path_or_name}{_near_configs(path_or_name)}")
+    return path
+
+
 def _find(name: str) -> str | None:
     wanted = name.removeprefix("configs/").removesuffix(".yaml") + ".yaml"
     return str(config_folder() / wanted) if wanted in config_names() else None
@@ -73,11 +85,7 @@ def load_config(config_file: str, opts: Sequence[str]) -> CfgNode:
     """
     cfg = get_cfg()
     if config_file:
-        if not PathManager.isfile(config_file):
-            found = _find(config_file)
-            if found is None:
-                raise UserError(f"--config-file: there is no file {config_file}{_near_configs(config_file)}")
-            config_file = found
+        config_file = find_config_file(config_file)
         with _reported(cfg, f"{config_file}: "):
             _merge_file(cfg, config_file)
     if opts:

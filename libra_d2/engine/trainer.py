@@ -6,6 +6,7 @@ import weakref
 import torch
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -81,19 +82,67 @@ class LibraTrainer(DefaultTrainer):
         with preserved_rng():  # data loaders draw; training has to go on the same after an evaluation as after a resume
             return super().test(cfg, model, evaluators)
 
+    @classmethod
+    def test_with_TTA(cls, cfg, model) -> dict:
+        """Evaluates with Detectron2's test-time augmentation; the names of the results end in "_TTA"."""
+        evaluators = [build_evaluator(cfg, name, "inference_TTA") for name in cfg.DATASETS.TEST]
+        results = cls.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+        return {f"{task}_TTA": result for task, result in results.items()}
+
+    def resume_or_load(self, resume=True):
+        """Like Detectron2's; a resumed run goes on with the learning rate and so on that its config says now."""
+        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        super().resume_or_load(resume)
+        if self.start_iter > 0:
+            self._go_on_with(asked)
+
+    def _go_on_with(self, asked: list[dict]) -> None:
+        loaded = [group["initial_lr"] for group in self.optimizer.param_groups]
+        for group, options in zip(self.optimizer.param_groups, asked, strict=True):
+            group.update(options)
+        self.scheduler.base_lrs = [group["initial_lr"] for group in asked]
+        for group, learning_rate in zip(self.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = learning_rate
+        if loaded != self.scheduler.base_lrs:
+            logger.info(f"--resume: the base learning rates were {loaded}, from now on {self.scheduler.base_lrs}.")
+
     def build_hooks(self):
         ret = super().build_hooks()
+        if self.cfg.TEST.AUG.ENABLED:
+            after = 1 + max(i for i, h in enumerate(ret) if isinstance(h, hooks.EvalHook))
+            ret.insert(after, hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)))
         kept = [RankState(self.cfg.SOLVER.CHECKPOINT_PERIOD), RecentScalars()]
         first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
         return ret[:first] + kept + ret[first:]
 
     def state_dict(self):
-        ret = super().state_dict()
+        ret = {**super().state_dict(), "optimizer": self.cfg.SOLVER.OPTIMIZER}
         if hasattr(self.data_loader, "state_dict"):
             ret["data"] = self.data_loader.state_dict()
         return ret
 
     def load_state_dict(self, state_dict):
+        self._check_optimizer(state_dict)
         super().load_state_dict(state_dict)
         if "data" in state_dict and hasattr(self.data_loader, "replay"):
             self.data_loader.replay(state_dict["data"], self.iter + 1)
+
+    def _check_optimizer(self, state_dict) -> None:
+        remedy = (
+            "resume with the config.yaml beside the checkpoint, or start a new run from its weights: "
+            "MODEL.WEIGHTS FILE and another OUTPUT_DIR"
+        )
+        kind = state_dict.get("optimizer", self.cfg.SOLVER.OPTIMIZER)
+        if kind != self.cfg.SOLVER.OPTIMIZER:
+            raise UserError(
+                f"--resume: expected SOLVER.OPTIMIZER {kind}, as in the checkpoint, got {self.cfg.SOLVER.OPTIMIZER}; "
+                + remedy
+            )
+        saved = [len(group["params"]) for group in state_dict["_trainer"]["optimizer"]["param_groups"]]
+        own = [len(group["params"]) for group in self.optimizer.param_groups]
+        if saved != own:
+            raise UserError(
+                f"--resume: expected groups of {saved} trained parameters, as in the checkpoint, got {own}: "
+                "other layers are frozen (MODEL.BACKBONE.FREEZE_AT), or norms and biases have other solver settings; "
+                + remedy
+            )

@@ -9,13 +9,13 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator
 from libra_d2.checks import UserError
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-    """COCO's AP, or what LVIS and Pascal VOC have in its place; predictions go to ``OUTPUT_DIR``/inference.
+def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> DatasetEvaluator:
+    """COCO's AP, or what LVIS and Pascal VOC have in its place; predictions go to that ``folder`` of ``OUTPUT_DIR``.
 
     Raises:
         UserError: the data set is one of panoptic or semantic segmentation alone.
     """
-    output_dir = os.path.join(cfg.OUTPUT_DIR, "inference")
+    output_dir = os.path.join(cfg.OUTPUT_DIR, folder)
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type", "coco")
     if kind == "pascal_voc":
         return PascalVOCDetectionEvaluator(dataset_name)

@@ -5,6 +5,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 
+from libra_d2.checks import UserError
 from libra_d2.config import get_cfg
 from libra_d2.data import complete_config, register_datasets
 from libra_d2.engine import LibraTrainer
@@ -150,3 +151,36 @@ def test_gradient_clipping_holds_for_adamw_too(config):
 def test_ap_counts_as_many_detections_as_the_config_keeps(kept, counted, config):
     cfg = config(opts=["TEST.DETECTIONS_PER_IMAGE", kept])
     assert LibraTrainer.build_evaluator(cfg, cfg.DATASETS.TEST[0])._max_dets_per_image == [1, 10, counted]
+
+
+def test_a_resumed_run_goes_on_at_the_learning_rate_that_is_asked_for(config):
+    overrides = {"SOLVER": {"CHECKPOINT_PERIOD": 3, "WARMUP_ITERS": 0, "STEPS": [5], "WEIGHT_DECAY": 0.0}}
+    train(config("cut", **overrides), stop_before=4)
+    solver = {**overrides["SOLVER"], "BASE_LR": 0.001, "WEIGHT_DECAY": 0.5}
+    _, resumed = train(config("cut", SOLVER=solver), resume=True)
+    assert resumed.storage.history("lr").values()[-3:] == [(0.001, 3), (0.001, 4), (pytest.approx(0.0001), 5)]
+    assert {group["weight_decay"] for group in resumed.optimizer.param_groups} >= {0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SOLVER": {"OPTIMIZER": "AdamW"}}, "expected SOLVER.OPTIMIZER SGD, as in the checkpoint, got AdamW; resume"),
+        ({"MODEL": {"BACKBONE": {"FREEZE_AT": 5}}}, r"trained parameters, as in the checkpoint, .*BACKBONE.FREEZE_AT"),
+    ],
+)
+def test_a_resume_that_cannot_go_on_says_so(config, change, message):
+    train(config("cut", SOLVER={"CHECKPOINT_PERIOD": 3}), stop_before=4)
+    with pytest.raises(UserError, match=message):
+        train(config("cut", **change), resume=True)
+
+
+def test_augmented_evaluation_is_detectron2s(config):
+    cfg = config(opts=["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64)], MODEL=LIBRA)
+    trainer = LibraTrainer(cfg)
+    kinds = [type(hook).__name__ for hook in trainer._hooks]
+    assert kinds.count("EvalHook") == 2
+    assert kinds.index("PeriodicWriter") > max(i for i, kind in enumerate(kinds) if kind == "EvalHook")
+    results = trainer.test_with_TTA(cfg, trainer.model)
+    assert list(results) == ["bbox_TTA"]
+    assert "AP50" in results["bbox_TTA"]

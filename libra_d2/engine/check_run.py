@@ -1,0 +1,83 @@
+"""What of Detectron2's config cannot be run here is said before a run starts; docs/detectron2_keys.md lists it all."""
+
+import importlib.util
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+from detectron2.utils.file_io import PathManager
+
+from libra_d2.checks import FileError, UserError, choice, number
+
+_CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "YUV-BT.601": 3}
+
+
+def check_run(cfg: CfgNode, world_size: int, *, train: bool) -> None:
+    """Refuses what would fail, or silently do nothing, in the course of training or evaluation.
+
+    Args:
+        world_size: the number of processes, on all machines together.
+        train: False where the run evaluates alone.
+
+    Raises:
+        UserError: names the key, its value and what would work.
+    """
+    if cfg.MODEL.KEYPOINT_ON:
+        raise UserError("MODEL.KEYPOINT_ON: expected False, got True: keypoints are not supported")
+    channels = _CHANNELS[choice(cfg, "INPUT.FORMAT", _CHANNELS)]
+    for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        what = f"{channels} numbers, as INPUT.FORMAT is {cfg.INPUT.FORMAT!r}"
+        number(cfg, key, what, lambda values: len(values) == channels)
+    if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and importlib.util.find_spec("detectron2._C") is None:
+        raise UserError(
+            "MODEL.RESNETS.DEFORM_ON_PER_STAGE: expected [False, False, False, False], because this Detectron2 comes "
+            f"without its compiled part, got {cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE}"
+        )
+    for name in (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST):
+        _check_dataset(name)
+    if cfg.TEST.AUG.ENABLED:
+        _check_augmented_test(cfg)
+    if cfg.MODEL.LOAD_PROPOSALS:
+        _check_proposal_files(cfg, "TEST")
+    if train:
+        _check_training(cfg, world_size)
+
+
+def _check_dataset(name: str) -> None:
+    if name not in DatasetCatalog:
+        raise UserError(f"DATASETS: expected names of registered data sets, got {name!r}; your own go by --train-json")
+    json_file = MetadataCatalog.get(name).get("json_file")
+    if json_file and not PathManager.exists(json_file):
+        raise FileError(
+            f"DATASETS: {name} expects its annotations in {json_file}, which is not there: the environment variable "
+            "DETECTRON2_DATASETS names the folder of Detectron2's data sets, --train-json your own"
+        )
+
+
+def _check_training(cfg: CfgNode, world_size: int) -> None:
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN: expected data to train on, got none: add --train-json and --train-images")
+    number(cfg, "SOLVER.CHECKPOINT_PERIOD", "at least 1", lambda x: x >= 1)
+    number(cfg, "TEST.EVAL_PERIOD", "0 (at the end alone) or more", lambda x: x >= 0)
+    choice(cfg, "SOLVER.LR_SCHEDULER_NAME", ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"))
+    choice(cfg, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("value", "norm"))
+    ranks = cfg.SOLVER.REFERENCE_WORLD_SIZE or world_size  # Detectron2 scales the batch from one to the other
+    number(cfg, "SOLVER.IMS_PER_BATCH", f"a multiple of the {ranks} processes", lambda x: x >= ranks and x % ranks == 0)
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise UserError("SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, got True: Detectron2's needs CUDA")
+    if cfg.MODEL.LOAD_PROPOSALS:
+        _check_proposal_files(cfg, "TRAIN")
+
+
+def _check_augmented_test(cfg: CfgNode) -> None:
+    meta_arch = cfg.MODEL.META_ARCHITECTURE
+    if not issubclass(META_ARCH_REGISTRY.get(meta_arch), GeneralizedRCNN) or cfg.MODEL.LOAD_PROPOSALS:
+        raise UserError(
+            "TEST.AUG.ENABLED: expected False: Detectron2's test-time augmentation is for R-CNNs that make their own "
+            f"proposals, got True with {meta_arch} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
+        )
+
+
+def _check_proposal_files(cfg: CfgNode, split: str) -> None:
+    sets, key = cfg.DATASETS[split], f"DATASETS.PROPOSAL_FILES_{split}"
+    number(cfg, key, f"a file for each of DATASETS.{split} {sets}", lambda files: len(files) == len(sets))

@@ -1,0 +1,62 @@
+"""What Detectron2's config can say and cannot be done is said before a run starts."""
+
+import pytest
+from detectron2.data import DatasetCatalog
+
+from libra_d2.checks import UserError
+from libra_d2.engine.check_run import check_run
+from tests.modeling.builders import small_cfg
+
+
+@pytest.fixture
+def data():
+    DatasetCatalog.register("some_data", list)
+    yield ["DATASETS.TRAIN", "('some_data',)", "DATASETS.TEST", "('some_data',)", "MODEL.DEVICE", "cpu"]
+    DatasetCatalog.remove("some_data")
+
+
+PROPOSALS = ["MODEL.LOAD_PROPOSALS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+WRONG = {
+    "keypoints": (["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: expected False"),
+    "grey images, means of three": (["INPUT.FORMAT", "L"], "MODEL.PIXEL_MEAN: expected 1 numbers"),
+    "a format that nobody has": (["INPUT.FORMAT", "HSV"], r"INPUT.FORMAT: expected one of \['L', 'RGB'"),
+    "no checkpoint": (["SOLVER.CHECKPOINT_PERIOD", 0], "SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"),
+    "evaluation before the start": (["TEST.EVAL_PERIOD", -1], "TEST.EVAL_PERIOD: expected 0"),
+    "schedule": (["SOLVER.LR_SCHEDULER_NAME", "Cosine"], "SOLVER.LR_SCHEDULER_NAME: expected one of"),
+    "clipping": (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"], "CLIP_TYPE: expected one of"),
+    "batch": (["SOLVER.IMS_PER_BATCH", 3], "SOLVER.IMS_PER_BATCH: expected a multiple of the 2 processes, got 3"),
+    "mixed precision": (["SOLVER.AMP.ENABLED", True], "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu"),
+    "no data": (["DATASETS.TRAIN", ()], "DATASETS.TRAIN: expected data to train on, got none"),
+    "unknown data": (["DATASETS.TEST", ("nowhere",)], "got 'nowhere'; your own go by --train-json"),
+    "COCO that is not there": (["DATASETS.TRAIN", ("coco_2017_train",)], "DETECTRON2_DATASETS names the folder"),
+    "proposals without a file": (PROPOSALS, "DATASETS.PROPOSAL_FILES_TEST: expected a file for each"),
+    "augmented RetinaNet": (
+        ["TEST.AUG.ENABLED", True, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
+        "TEST.AUG.ENABLED: expected False: .* got True with LibraRetinaNet",
+    ),
+}
+
+
+@pytest.mark.parametrize(("opts", "message"), WRONG.values(), ids=WRONG)
+def test_it_is_refused_by_its_key(opts, message, data, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        check_run(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", *data, *opts), 2, train=True)
+
+
+@pytest.mark.parametrize(
+    "opts",
+    [
+        [],
+        ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"],
+        ["SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 3],  # Detectron2 makes it 2 for 2 processes
+        ["TEST.AUG.ENABLED", True],
+    ],
+)
+def test_the_rest_is_left_to_detectron2(opts, data):
+    check_run(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", *data, *opts), 2, train=True)
+
+
+def test_evaluation_does_not_ask_for_what_training_needs(data):
+    opts = ["DATASETS.TRAIN", (), "SOLVER.IMS_PER_BATCH", 3, "SOLVER.CHECKPOINT_PERIOD", 0]
+    check_run(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", *data, *opts), 2, train=False)
