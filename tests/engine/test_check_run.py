@@ -23,6 +23,10 @@ WRONG = {
     "no checkpoint": (["SOLVER.CHECKPOINT_PERIOD", 0], "SOLVER.CHECKPOINT_PERIOD: expected at least 1, got 0"),
     "evaluation before the start": (["TEST.EVAL_PERIOD", -1], "TEST.EVAL_PERIOD: expected 0"),
     "schedule": (["SOLVER.LR_SCHEDULER_NAME", "Cosine"], "SOLVER.LR_SCHEDULER_NAME: expected one of"),
+    "a schedule that fails at the end": (
+        ["SOLVER.LR_SCHEDULER_NAME", "WarmupStepWithFixedGammaLR"],
+        r"expected one of \['WarmupMultiStepLR', 'WarmupCosineLR'\]",
+    ),
     "clipping": (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"], "CLIP_TYPE: expected one of"),
     "batch": (["SOLVER.IMS_PER_BATCH", 3], "SOLVER.IMS_PER_BATCH: expected a multiple of the 2 processes, got 3"),
     "mixed precision": (["SOLVER.AMP.ENABLED", True], "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu"),

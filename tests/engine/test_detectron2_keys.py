@@ -28,7 +28,6 @@ KEYS = {
     "masks of no class": ["MODEL.MASK_ON", True, "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True, *SMALL_MASK_HEAD],
     "bit masks": ["MODEL.MASK_ON", True, "INPUT.MASK_FORMAT", "bitmask", *SMALL_MASK_HEAD],
     "cosine": ["SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.BASE_LR_END", 0.001],
-    "fixed gamma": ["SOLVER.LR_SCHEDULER_NAME", "WarmupStepWithFixedGammaLR", "SOLVER.STEPS", (1,)],
     "a range of sizes": ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range"],
     "rare classes more often": [
         *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
