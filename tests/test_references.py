@@ -3,16 +3,20 @@
 import fnmatch
 import functools
 import re
+import runpy
 from pathlib import Path
 
 import detectron2.config
 import pytest
+from detectron2 import modeling
 from yacs.config import CfgNode
 
 import libra_d2
+from libra_d2.losses import BOX_LOSS_REGISTRY
 
 ROOT = Path(libra_d2.__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
+KEYS = ROOT / "docs" / "config.md"
 
 
 def name(page):
@@ -52,17 +56,53 @@ def test_config_keys_exist_and_defaults_are_right(page):
             assert node == float(default), key
 
 
-def test_the_readme_says_the_defaults():
-    """`NODE.{A 1, B x\\|y}`: each key with its default, or with its choices, the default first."""
-    cfg, seen = libra_d2.get_cfg(), 0
-    for node, keys in re.findall(r"`([A-Z0-9_.]+)\.\{([^}]+)\}`", (ROOT / "README.md").read_text()):
-        for pair in keys.split(", "):
-            key, _, value = pair.partition(" ")
-            actual = functools.reduce(getattr, f"{node}.{key}".split("."), cfg)
-            if value:
-                seen += 1
-                assert value.split("\\|")[0].strip('"') == str(actual), f"{node}.{key}"
-    assert seen > 20
+def _walk(node, prefix=""):
+    for key, value in node.items():
+        yield from _walk(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [(prefix + key, value)]
+
+
+def _rows(page):
+    """The cells of the rows of all tables of a page."""
+    lines = re.findall(r"^\| (.*?) ?\|$", page.read_text(), re.MULTILINE)
+    return [re.split(r" (?<!\\)\| ", line) for line in lines]
+
+
+def test_the_page_of_keys_has_every_key_with_its_default():
+    """Of the config itself, not of the list that the page is written from."""
+    written = {row[0].strip("`"): row[1].strip("`") for row in _rows(KEYS) if row[1].startswith("`")}
+    theirs = dict(_walk(detectron2.config.get_cfg()))
+    ours = {key: value for key, value in _walk(libra_d2.get_cfg()) if key not in theirs}
+    assert len(ours) > 20
+    assert {key: written.get(key) for key in ours} == {key: str(value) or '""' for key, value in ours.items()}
+
+
+def test_the_page_of_keys_is_as_the_tool_writes_it():
+    text = KEYS.read_text()
+    written = runpy.run_path(str(ROOT / "tools" / "write_config_docs.py"))["page"](text)
+    assert text == written, "run python tools/write_config_docs.py"
+
+
+def test_the_page_of_keys_has_every_registered_name():
+    """In the table of names: those in its column are registered, and no name that libra_d2 registered is missing."""
+    registries = {
+        "MODEL.META_ARCHITECTURE": modeling.META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
+        "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
+        "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSS_REGISTRY,
+    }
+    registered = {
+        (key, name)
+        for key, registry in registries.items()
+        for name, thing in registry
+        if thing.__module__.startswith("libra_d2.")
+    }
+    table, key = KEYS.read_text().partition("| key | name |")[2].partition("\n\n")[0], None
+    written = set()
+    for cell, name in re.findall(r"^\| (.*?)\|? ?`(\w+)` \|", table, re.MULTILINE):
+        key = cell.split("`")[1] if cell else key
+        written.add((key, name))
+    assert written == registered
 
 
 def test_the_checks_above_check_something():

@@ -59,10 +59,9 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key(
             "MODEL.LIBRA.SAMPLER.FLOOR_THR",
             -1.0,
-            "Negatives below it form a set of their own that gets `FLOOR_FRACTION` of the draws; -1: there is no such "
-            "set.",
+            "Negatives below this IoU are drawn separately and get `FLOOR_FRACTION` of the draws; -1: no such split.",
         ),
-        Key("MODEL.LIBRA.SAMPLER.FLOOR_FRACTION", 0.0, "See `FLOOR_THR`."),
+        Key("MODEL.LIBRA.SAMPLER.FLOOR_FRACTION", 0.0, "The share of negatives that comes from below `FLOOR_THR`."),
     ),
     "RPN": (
         Key("MODEL.LIBRA.RPN.POSITIVE", "random", "`random` or `instance_balanced`."),
@@ -75,7 +74,7 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
     ),
     "Balanced L1 loss (paper, section 3.3), where `BBOX_REG_LOSS_TYPE` is `balanced_l1`": (
-        Key("MODEL.LIBRA.BALANCED_L1.ALPHA", 0.5, "How much small errors are promoted; smaller is closer to L1."),
+        Key("MODEL.LIBRA.BALANCED_L1.ALPHA", 0.5, "Smaller values give small errors a larger gradient, closer to L1."),
         Key("MODEL.LIBRA.BALANCED_L1.GAMMA", 1.5, "The largest gradient."),
         Key("MODEL.LIBRA.BALANCED_L1.BETA", 1.0, "The error at which the gradient reaches `GAMMA`."),
         Key(
