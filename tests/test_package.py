@@ -87,6 +87,12 @@ def test_nothing_imports_upwards():
         assert not _offenders(paths, lambda imports, above=above: _own(imports) & above)
 
 
+def test_the_layers_are_written_down():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    (block,) = re.findall(r"```\n(checks.*?)```", text, re.DOTALL)
+    assert tuple(set(line.split(", ")) for line in block.splitlines()) == LAYERS
+
+
 def test_no_two_packages_import_each_other():
     edges = {
         (path.relative_to(ROOT / "libra_d2").parts[0], other)
@@ -200,6 +206,11 @@ def test_every_requirement_is_pinned_to_what_was_tested():
     assert asked == pinned
 
 
+def test_the_citation_has_the_version_of_the_package():
+    version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
+    assert f'__version__ = "{version}"' in (ROOT / "libra_d2" / "__init__.py").read_text()
+
+
 def test_continuous_integration_runs_the_tests():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
@@ -228,5 +239,5 @@ def test_documents_name_files_and_targets_that_exist(path):
 
 def test_there_is_a_readme_with_the_commands_that_matter():
     commands = (ROOT / "README.md").read_text()
-    for command in ("make quickstart", "make test", "train_net.py", "demo.py", "DefaultPredictor"):
+    for command in ("make quickstart", "make test", "libra-d2 train", "train_net.py", "demo.py", "DefaultPredictor"):
         assert command in commands

@@ -2,8 +2,10 @@
 
 import fnmatch
 import functools
+import importlib
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import detectron2.config
@@ -12,10 +14,17 @@ from detectron2 import modeling
 from yacs.config import CfgNode
 
 import libra_d2
+from libra_d2 import model_zoo
+from libra_d2.cli.main import COMMANDS
+from libra_d2.config.files import config_names
 from libra_d2.losses import BOX_LOSS_REGISTRY
 
 ROOT = Path(libra_d2.__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "benchmarks").rglob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "benchmarks").rglob("*.md")),
+]
 KEYS = ROOT / "docs" / "config.md"
 
 
@@ -56,6 +65,37 @@ def test_config_keys_exist_and_defaults_are_right(page):
             assert node == float(default), key
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_take_the_arguments_that_the_page_gives_them(page):
+    blocks = "".join(re.findall(r"^```(?!python)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"^ *libra-d2 (\w+) (.*)$", blocks.replace("\\\n", " "), re.MULTILINE)
+    for command, arguments in lines:
+        parser = importlib.import_module(f"libra_d2.cli.{command}").argument_parser(command)
+        args = parser.parse_args(shlex.split(arguments, comments=True))
+        opts = getattr(args, "opts", [])
+        assert not [opt for opt in opts if opt.startswith("--")], arguments
+        keys = [opt for opt in opts[::2] if not opt.startswith("$")]
+        assert set(keys) <= set(dict(_walk(libra_d2.get_cfg()))), arguments
+        file = getattr(args, "config_file", None)
+        assert not file or file.split("/")[0] in ("output", "rpn") or model_zoo.get_config_file(file)
+
+
+def test_the_readme_lists_every_command():
+    text = (ROOT / "README.md").read_text()
+    assert dict(re.findall(r"^\| `libra-d2 (\w+)` \| (.*) \|$", text, re.MULTILINE)) == COMMANDS
+
+
+def test_the_readme_lists_the_configs():
+    """A row stands for its architectures, each with each of its backbones; no config of these folders is left out."""
+    listed = set()
+    for _, configs, backbones in (row for row in _rows(ROOT / "README.md") if "R_50" in row[-1]):
+        first, *others = re.findall(r"`([\w/.]+)`", configs)
+        if own := re.search(r"libra_(\w+)_R_50", first):
+            names = {first.replace(own[1], architecture) for architecture in (own[1], *others)}
+            listed |= {name.replace("R_50", backbone) for name in names for backbone in backbones.split(", ")}
+    assert listed == {name for name in config_names() if re.match(r"((finetune|mmdet_compat)/)?libra_", name)}
+
+
 def _walk(node, prefix=""):
     for key, value in node.items():
         yield from _walk(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [(prefix + key, value)]
@@ -63,8 +103,8 @@ def _walk(node, prefix=""):
 
 def _rows(page):
     """The cells of the rows of all tables of a page."""
-    lines = re.findall(r"^\| (.*?) ?\|$", page.read_text(), re.MULTILINE)
-    return [re.split(r" (?<!\\)\| ", line) for line in lines]
+    lines = re.findall(r"^\|.*\|$", page.read_text(), re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
 def test_the_page_of_keys_has_every_key_with_its_default():
