@@ -65,11 +65,16 @@ def test_config_keys_exist_and_defaults_are_right(page):
             assert node == float(default), key
 
 
+def _commands(page):
+    """(command, arguments) of each ``libra-d2`` line in the blocks of a page."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    text = "".join(block for language, block in blocks if language != "python").replace("\\\n", " ")
+    return re.findall(r"^ *libra-d2 (\w+) ?(.*)$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_take_the_arguments_that_the_page_gives_them(page):
-    blocks = "".join(re.findall(r"^```(?!python)\w*\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL))
-    lines = re.findall(r"^ *libra-d2 (\w+) (.*)$", blocks.replace("\\\n", " "), re.MULTILINE)
-    for command, arguments in lines:
+    for command, arguments in _commands(page):
         parser = importlib.import_module(f"libra_d2.cli.{command}").argument_parser(command)
         args = parser.parse_args(shlex.split(arguments, comments=True))
         opts = getattr(args, "opts", [])
@@ -148,6 +153,7 @@ def test_the_page_of_keys_has_every_registered_name():
 def test_the_checks_above_check_something():
     text = (ROOT / "docs" / "paper_to_code.md").read_text()
     assert "csrc/cuda/bucketed_sample.cuh" in text
+    assert len(_commands(ROOT / "README.md")) > 5
     assert text.count("::") > 20
     assert len(re.findall(r"`MODEL\.[A-Z0-9_.]+[^`]*` [\d.]+ \|", text)) >= 6
 
