@@ -1,0 +1,68 @@
+"""The arms: lists of KEY VALUE pairs on top of a recipe; the last pair of a key counts."""
+
+from __future__ import annotations
+
+_SAMPLER, _BFP, _RPN, _BOX = (f"MODEL.{part}" for part in ("LIBRA.SAMPLER", "LIBRA.BFP", "LIBRA.RPN", "ROI_BOX_HEAD"))
+
+POSITIVES = [f"{_SAMPLER}.POSITIVE", "instance_balanced"]
+NEGATIVES = [f"{_SAMPLER}.NEGATIVE", "iou_balanced"]
+SAMPLING = POSITIVES + NEGATIVES
+BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local", f"{_BFP}.INIT", "xavier"]
+INTEGRATE = [*BFP, f"{_BFP}.REFINE_TYPE", "none"]
+BALANCED_L1 = [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"]
+LIBRA = SAMPLING + BFP + BALANCED_L1
+FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
+# Our classes with all three parts off
+BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", f"{_BFP}.ENABLED", "False"]
+BASELINE += [f"{_BOX}.BBOX_REG_LOSS_TYPE", "smooth_l1", f"{_BOX}.SMOOTH_L1_BETA", "0.0"]  # L1
+DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
+DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+
+# What is judged by the test seeds
+PARTS = {
+    "detectron2": BASELINE + DETECTRON2,
+    "baseline": BASELINE,
+    "sampling": BASELINE + SAMPLING,
+    "bfp": BASELINE + BFP,
+    "balanced_l1": BASELINE + BALANCED_L1,
+    "libra": LIBRA,
+}
+
+# One change each, to find out what a part owes to what: judged by the search seeds alone
+CAUSES = {
+    # the pyramid: its first steps, its attention, its averaging of levels
+    "bfp_identity": [*BASELINE, *BFP, f"{_BFP}.INIT", "identity"],
+    "bfp_zero": [*BASELINE, *BFP, f"{_BFP}.INIT", "zero"],
+    "bfp_integrate": BASELINE + INTEGRATE,
+    "bfp_conv": [*BASELINE, *BFP, f"{_BFP}.REFINE_TYPE", "conv"],
+    # the RPN's limit of five negatives a positive, and its divisor: the baseline has both, rpn_plain neither
+    "rpn_plain": [*BASELINE, f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"],
+    "rpn_limit": [*BASELINE, f"{_RPN}.NEG_POS_UB", "5.0", f"{_RPN}.NORMALIZER", "fixed"],
+    "rpn_normalizer": [*BASELINE, f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "sampled"],
+    # the picks
+    "positives": BASELINE + POSITIVES,
+    "negatives": BASELINE + NEGATIVES,
+    "sampling_floor": [*BASELINE, *SAMPLING, f"{_SAMPLER}.FLOOR_THR", "0.1", f"{_SAMPLER}.FLOOR_FRACTION", "0.5"],
+    # where sampling has more to choose from: a quarter of the boxes
+    "few_baseline": [*BASELINE, *FEW_BOXES],
+    "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
+    # the loss: its slope at large errors, as a weight of L1, and a balanced L1 without it
+    "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
+    "balanced_l1_gamma_1": [*BASELINE, *BALANCED_L1, "MODEL.LIBRA.BALANCED_L1.GAMMA", "1.0"],
+    # together
+    "integrate_balanced_l1": BASELINE + INTEGRATE + BALANCED_L1,
+    "libra_identity": [*LIBRA, f"{_BFP}.INIT", "identity"],
+    "libra_integrate": [*LIBRA, f"{_BFP}.REFINE_TYPE", "none"],
+    "libra_conv": [*LIBRA, f"{_BFP}.REFINE_TYPE", "conv"],
+    "libra_random_positives": [*LIBRA, f"{_SAMPLER}.POSITIVE", "random"],
+    "libra_random_negatives": [*LIBRA, f"{_SAMPLER}.NEGATIVE", "random"],
+}
+ARMS = PARTS | CAUSES
+
+# NOT DECIDED YET. Until it is, "recommended" is another name for what the quickstart trains; it is never trained twice.
+RECOMMENDED = "libra"
+
+
+def resolve(arm: str) -> str:
+    """The arm that is trained for a name."""
+    return RECOMMENDED if arm == "recommended" else arm
