@@ -46,7 +46,8 @@ def main() -> None:
     parser.add_argument("--checkpoint-period", type=int, metavar="N", help="keep every Nth model, for measure.py")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
     if args.what == "detector":
         prepare({jobs.DETECTOR_SET}, args.data)
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def stop(number, frame) -> None:
-    """Takes the trainings along."""
+    """Ends at once, and the runs with it; what has no line in results.csv starts again next time."""
     for child in list(children):
         child.terminate()
     os._exit(128 + number)
@@ -131,7 +132,10 @@ def train(arguments: Sequence[str], output: Path, resume: bool = False) -> None:
 
 def measured(path: Path) -> dict[str, object]:
     """The last evaluation in a metrics.json."""
-    last = [line for line in map(json.loads, path.read_text().splitlines()) if "bbox/AP" in line][-1]
+    lines = [line for line in map(json.loads, path.read_text().splitlines()) if "bbox/AP" in line]
+    if not lines:
+        raise SystemExit(f"{path}: expected an evaluation, got none; see output.txt beside it")
+    last = lines[-1]
     classes = [f"{value:.2f}" for key, value in last.items() if key.startswith("bbox/AP-")]
     return {name: round(last[f"bbox/{name}"], 2) for name in METRICS} | {"classes": " ".join(classes)}
 
