@@ -1,0 +1,165 @@
+"""What measure.py looks at while a model computes its losses: one class for each question."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+PYRAMID_HEADER = "level | RMS before | RMS added | added / before | largest logit | attended positions"
+DRAW_HEADER = "picks | negatives an image | IoU 0 | 0 to 1/6 | 1/6 to 1/3 | 1/3 to 1/2 | positives an image"
+GRADIENT_HEADER = "loss | value | gradient of the pyramid | gradient of the box head"
+
+
+class Pyramid:
+    """How much the balanced pyramid adds to each level, and how sharply its non-local block attends.
+
+    "attended positions" is the perplexity of the attention weights, averaged over queries and images: every position
+    where the weights are even, 1 where each query attends to one position alone.
+    """
+
+    def __init__(self, model: nn.Module):
+        backbone = model.backbone
+        self._before: dict[str, Tensor] = {}
+        self._squares: dict[str, list[tuple[float, float]]] = {}
+        self._attention: list[tuple[float, float, int]] = []
+        self._handles = [
+            backbone.bottom_up.register_forward_hook(lambda module, inputs, output: self._before.update(output)),
+            backbone.register_forward_hook(self._compare),
+        ]
+        self._refine_level = backbone.refine_level
+        if hasattr(backbone.refine, "theta"):
+            self._handles.append(backbone.refine.register_forward_hook(self._attend))
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return hasattr(model.backbone, "refine")
+
+    @torch.no_grad()
+    def _compare(self, module, inputs, output):
+        for name, after in output.items():
+            before = self._before[name]
+            squares = before.square().mean().item(), (after - before).square().mean().item()
+            self._squares.setdefault(name, []).append(squares)
+
+    @torch.no_grad()
+    def _attend(self, refine, inputs, output):
+        (level,) = inputs
+        logits = refine.theta(level).flatten(2).transpose(1, 2) @ refine.phi(level).flatten(2)
+        attended = torch.special.entr(logits.softmax(-1)).sum(-1).exp().mean().item()
+        self._attention.append((logits.abs().max().item(), attended, logits.shape[-1]))
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        pass
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def rows(self) -> list[list[object]]:
+        rows = []
+        for name, squares in self._squares.items():
+            before, added = (math.sqrt(sum(column) / len(column)) for column in zip(*squares, strict=True))
+            row = [name, f"{before:.2f}", f"{added:.2f}", f"{added / before:.2f}", "", ""]
+            if name == self._refine_level and self._attention:
+                largest, attended, positions = zip(*self._attention, strict=True)
+                count = len(positions)
+                row[4:] = [f"{max(largest):.0f}", f"{sum(attended) / count:.1f} of {sum(positions) / count:.0f}"]
+            rows.append(row)
+        return rows
+
+
+class Draws:
+    """The share of each interval of IoU among all negative proposals, and in what several ways of picking draw.
+
+    The intervals are the paper's for three bins below 0.5, those without any overlap apart.
+    """
+
+    def __init__(self, model: nn.Module):
+        from libra_d2 import ops  # late: measure.py has put the package on the path by now
+
+        self._heads, self._own = model.roi_heads, model.roi_heads.box_sampler
+        options = {**self._own.options, "positive": "random", "bin_upper": 0.5, "num_bins": 3}
+        plain = {"floor_thr": -1.0, "floor_fraction": 0.0}
+        self._ways = {
+            "random": {**options, **plain, "negative": "random"},
+            "balanced": {**options, **plain, "negative": "iou_balanced"},
+            "floor 0.1, half": {**options, "negative": "iou_balanced", "floor_thr": 0.1, "floor_fraction": 0.5},
+        }
+        self._sample = ops.bucketed_sample
+        self._counts = {name: torch.zeros(4) for name in ("all", *self._ways)}
+        self._positives = dict.fromkeys(self._counts, 0)
+        self._images = 0
+        self._heads.box_sampler = self._spy
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return hasattr(getattr(getattr(model, "roi_heads", None), "box_sampler", None), "options")
+
+    def _spy(self, labels, ious, matched_idx, offsets, losses):
+        self._count("all", ious[labels == 0], (labels == 1).sum())
+        for name, options in self._ways.items():
+            indices, num_positive, _ = self._sample(labels, ious, matched_idx, offsets, **options)
+            rank = torch.arange(indices.shape[1])
+            drawn = (rank >= num_positive[:, None]) & (indices >= 0)
+            rows = (indices + offsets[:-1, None])[drawn]
+            self._count(name, ious[rows], num_positive.sum())
+        self._images += len(offsets) - 1
+        return self._own(labels, ious, matched_idx, offsets, losses)
+
+    def _count(self, name: str, ious: Tensor, positives: Tensor) -> None:
+        edges = torch.tensor([1 / 6, 1 / 3])
+        place = torch.where(ious == 0, 0, 1 + torch.bucketize(ious, edges, right=True))
+        self._counts[name] += torch.bincount(place, minlength=4)
+        self._positives[name] += int(positives)
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        pass
+
+    def remove(self) -> None:
+        self._heads.box_sampler = self._own
+
+    def rows(self) -> list[list[object]]:
+        rows = []
+        for name, counts in self._counts.items():
+            shares = [f"{share:.1f} %" for share in (100 * counts / counts.sum().clamp(min=1)).tolist()]
+            each = f"{counts.sum().item() / self._images:.0f}"
+            rows.append([name, each, *shares, f"{self._positives[name] / self._images:.1f}"])
+        return rows
+
+
+class Gradients:
+    """The norm of each loss's gradient, averaged over the batches: what each asks of the parameters that they share."""
+
+    def __init__(self, model: nn.Module):
+        fpn = model.backbone.bottom_up if hasattr(model.backbone, "refine") else model.backbone
+        self._pyramid = [p for name, p in fpn.named_parameters() if "bottom_up." not in name and p.requires_grad]
+        self._head = [p for p in model.roi_heads.box_head.parameters() if p.requires_grad]
+        self._found: dict[str, list[tuple[float, float, float]]] = {}
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return hasattr(getattr(model, "roi_heads", None), "box_head")
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            norms = (_norm(loss, self._pyramid), _norm(loss, self._head))
+            self._found.setdefault(name, []).append((loss.item(), *norms))
+
+    def remove(self) -> None:
+        pass
+
+    def rows(self) -> list[list[object]]:
+        return [
+            [name, *(f"{sum(column) / len(column):.3f}" for column in zip(*values, strict=True))]
+            for name, values in self._found.items()
+        ]
+
+
+def _norm(loss: Tensor, parameters: list[Tensor]) -> float:
+    if not loss.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return math.sqrt(sum(g.square().sum().item() for g in gradients if g is not None))
