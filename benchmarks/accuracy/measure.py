@@ -22,7 +22,16 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.modeling import build_model
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
-from probes import DRAW_HEADER, GRADIENT_HEADER, PYRAMID_HEADER, Draws, Gradients, Pyramid
+from probes import (
+    ATTENTION_HEADER,
+    DRAW_HEADER,
+    GRADIENT_HEADER,
+    PYRAMID_HEADER,
+    Attention,
+    Draws,
+    Gradients,
+    Pyramid,
+)
 from sets import ROOT
 
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
@@ -31,6 +40,7 @@ from side_by_side import markdown  # noqa: E402
 
 import libra_d2  # noqa: E402
 
+PROBES = {PYRAMID_HEADER: Pyramid, ATTENTION_HEADER: Attention, DRAW_HEADER: Draws, GRADIENT_HEADER: Gradients}
 OURS = ["MODEL.META_ARCHITECTURE", "LibraRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "LibraRPN"]
 OURS += ["MODEL.ROI_HEADS.NAME", "LibraROIHeads"]  # what an arm takes for granted
 
@@ -50,7 +60,7 @@ def main() -> None:
     if args.arm:
         cfg.merge_from_list([*OURS, *ARMS[args.arm]])
     batches = training_batches(cfg, args.images)
-    rows: dict[str, list[list[object]]] = {PYRAMID_HEADER: [], DRAW_HEADER: [], GRADIENT_HEADER: []}
+    rows: dict[str, list[list[object]]] = {header: [] for header in PROBES}
     for checkpoint in checkpoints(args.folder):
         model = load(cfg, checkpoint)
         name = checkpoint.stem.removeprefix("model_").lstrip("0") or "0"
@@ -99,11 +109,7 @@ def training_batches(cfg, count: int) -> list[list[dict]]:
 
 def measure(model: torch.nn.Module, batches: list[list[dict]]) -> dict[str, list[list[object]]]:
     """The rows of all tables; a probe that the model has no place for gives none."""
-    probes = {
-        header: probe(model)
-        for header, probe in ((PYRAMID_HEADER, Pyramid), (DRAW_HEADER, Draws), (GRADIENT_HEADER, Gradients))
-        if probe.fits(model)
-    }
+    probes = {header: probe(model) for header, probe in PROBES.items() if probe.fits(model)}
     seed_all_rng(0)
     model.train()
     with EventStorage():

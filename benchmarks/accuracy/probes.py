@@ -8,30 +8,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-PYRAMID_HEADER = "level | RMS before | RMS added | added / before | largest logit | attended positions"
+PYRAMID_HEADER = "level | RMS before | RMS added | added / before"
+ATTENTION_HEADER = "logits | largest | attended positions"
 DRAW_HEADER = "picks | negatives an image | IoU 0 | 0 to 1/6 | 1/6 to 1/3 | 1/3 to 1/2 | positives an image"
 GRADIENT_HEADER = "loss | value | gradient of the pyramid | gradient of the box head"
 
 
 class Pyramid:
-    """How much the balanced pyramid adds to each level, and how sharply its non-local block attends.
-
-    "attended positions" is the perplexity of the attention weights, averaged over queries and images: every position
-    where the weights are even, 1 where each query attends to one position alone.
-    """
+    """How much the balanced pyramid adds to each level."""
 
     def __init__(self, model: nn.Module):
-        backbone = model.backbone
         self._before: dict[str, Tensor] = {}
         self._squares: dict[str, list[tuple[float, float]]] = {}
-        self._attention: list[tuple[float, float, int]] = []
+        bottom_up = model.backbone.bottom_up
         self._handles = [
-            backbone.bottom_up.register_forward_hook(lambda module, inputs, output: self._before.update(output)),
-            backbone.register_forward_hook(self._compare),
+            bottom_up.register_forward_hook(lambda module, inputs, output: self._before.update(output)),
+            model.backbone.register_forward_hook(self._compare),
         ]
-        self._refine_level = backbone.refine_level
-        if hasattr(backbone.refine, "theta"):
-            self._handles.append(backbone.refine.register_forward_hook(self._attend))
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -44,13 +37,6 @@ class Pyramid:
             squares = before.square().mean().item(), (after - before).square().mean().item()
             self._squares.setdefault(name, []).append(squares)
 
-    @torch.no_grad()
-    def _attend(self, refine, inputs, output):
-        (level,) = inputs
-        logits = refine.theta(level).flatten(2).transpose(1, 2) @ refine.phi(level).flatten(2)
-        attended = torch.special.entr(logits.softmax(-1)).sum(-1).exp().mean().item()
-        self._attention.append((logits.abs().max().item(), attended, logits.shape[-1]))
-
     def after(self, losses: Mapping[str, Tensor]) -> None:
         pass
 
@@ -62,13 +48,57 @@ class Pyramid:
         rows = []
         for name, squares in self._squares.items():
             before, added = (math.sqrt(sum(column) / len(column)) for column in zip(*squares, strict=True))
-            row = [name, f"{before:.2f}", f"{added:.2f}", f"{added / before:.2f}", "", ""]
-            if name == self._refine_level and self._attention:
-                largest, attended, positions = zip(*self._attention, strict=True)
-                count = len(positions)
-                row[4:] = [f"{max(largest):.0f}", f"{sum(attended) / count:.1f} of {sum(positions) / count:.0f}"]
-            rows.append(row)
+            rows.append([name, f"{before:.2f}", f"{added:.2f}", f"{added / before:.2f}"])
         return rows
+
+
+class Attention:
+    """How sharply the non-local block attends, and how sharply it would if its logits were made otherwise.
+
+    "attended positions" is the perplexity of the attention weights, averaged over queries and images: every position
+    where the weights are even, 1 where each query attends to one position alone. In a block that is as new, the row of
+    N(0, 0.01) is what weights from that distribution give instead of Xavier's, whose variance is 1 / C.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._found: dict[str, list[tuple[float, float]]] = {}
+        self._positions: list[int] = []
+        self._handle = model.backbone.refine.register_forward_hook(self._measure)
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return hasattr(getattr(model.backbone, "refine", None), "theta")
+
+    @torch.no_grad()
+    def _measure(self, refine, inputs, output):
+        (level,) = inputs
+        query, key = (conv(level).flatten(2).transpose(1, 2) for conv in (refine.theta, refine.phi))
+        logits, channels = query @ key.transpose(1, 2), query.shape[-1]
+        cosines = nn.functional.normalize(query, dim=-1) @ nn.functional.normalize(key, dim=-1).transpose(1, 2)
+        ways = {
+            "as they are": logits,
+            "divided by sqrt(C)": logits / math.sqrt(channels),
+            "from N(0, 0.01)": logits * (0.01**2 * channels),
+            "cosines times sqrt(C)": cosines * math.sqrt(channels),
+        }
+        for name, these in ways.items():
+            attended = torch.special.entr(these.softmax(-1)).sum(-1).exp().mean().item()
+            self._found.setdefault(name, []).append((these.abs().max().item(), attended))
+        self._positions.append(logits.shape[-1])
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        pass
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+    def rows(self) -> list[list[object]]:
+        of = sum(self._positions) / max(len(self._positions), 1)
+        return [
+            [name, f"{max(largest):.0f}", f"{sum(attended) / len(attended):.1f} of {of:.0f}"]
+            for name, found in self._found.items()
+            for largest, attended in [zip(*found, strict=True)]
+        ]
 
 
 class Draws:

@@ -21,13 +21,8 @@ class Levels(nn.Module):
         return {f"p{i}": nn.functional.adaptive_avg_pool2d(x, (48 >> i, 64 >> i)) for i in (3, 4, 5)}
 
 
-def pyramid_rows(accuracy, x, weight=0.0, **options):
+def pyramid_rows(accuracy, x, **options):
     backbone = BalancedFeaturePyramid(Levels(), **options)
-    for name in ("theta", "phi"):
-        if hasattr(backbone.refine, name):
-            nn.init.constant_(getattr(backbone.refine, name).weight, weight)
-    if hasattr(backbone.refine, "conv_out"):
-        nn.init.zeros_(backbone.refine.conv_out.weight)
     model = nn.Module()
     model.backbone = backbone
     probe = accuracy("probes").Pyramid(model)
@@ -39,41 +34,39 @@ def pyramid_rows(accuracy, x, weight=0.0, **options):
 
 def test_what_the_pyramid_adds_is_compared_with_what_was_there(accuracy):
     rows = pyramid_rows(accuracy, torch.full((1, 1, 6, 8), 2.0), refine_type="none")
-    assert rows == dict.fromkeys(("p3", "p4", "p5"), ["2.00", "2.00", "1.00", "", ""])  # the mean of equal levels
+    assert rows == dict.fromkeys(("p3", "p4", "p5"), ["2.00", "2.00", "1.00"])  # the mean of equal levels
     rows = pyramid_rows(accuracy, torch.full((1, 1, 6, 8), 2.0), refine_type="none", init="identity")
-    assert rows["p3"] == ["2.00", "0.00", "0.00", "", ""]  # a closed gate
+    assert rows["p3"] == ["2.00", "0.00", "0.00"]  # a closed gate
+
+
+def attended(accuracy, theta_weight, theta_bias, phi_weight):
+    """{how the logits are made: [largest, attended positions]} where one of twelve positions stands out."""
+    model = nn.Module()
+    model.backbone = BalancedFeaturePyramid(Levels())
+    refine = model.backbone.refine
+    nn.init.constant_(refine.theta.weight, theta_weight)
+    nn.init.constant_(refine.theta.bias, theta_bias)
+    nn.init.constant_(refine.phi.weight, phi_weight)
+    level = torch.full((1, 1, 3, 4), 2.0)
+    level[0, 0, 1, 1] = 4.0
+    probe = accuracy("probes").Attention(model)
+    refine(level)
+    probe.remove()
+    refine(100 * level)  # no longer looked at
+    return {row[0]: row[1:] for row in probe.rows()}
 
 
 @pytest.mark.parametrize(("weight", "row"), [(0.0, ["0", "12.0 of 12"]), (10.0, ["1600", "1.0 of 12"])])
 def test_attention_that_is_even_and_that_sees_one_position(accuracy, weight, row):
-    probes = accuracy("probes")
-    model = nn.Module()
-    model.backbone = BalancedFeaturePyramid(Levels())
-    refine = model.backbone.refine
-    for conv in (refine.theta, refine.phi):
-        nn.init.constant_(conv.weight, weight)
-    level = torch.full((1, 1, 3, 4), 2.0)
-    level[0, 0, 1, 1] = 4.0
-    probe = probes.Pyramid(model)
-    refine(level)
-    probe._squares["p4"] = [(1.0, 1.0)]
-    assert probe.rows() == [["p4", "1.00", "1.00", "1.00", *row]]
+    assert attended(accuracy, weight, 0.0, weight)["as they are"] == row
 
 
 def test_attention_is_over_the_positions_that_a_query_looks_at(accuracy):
     """All queries are alike and look at the one position that stands out."""
-    model = nn.Module()
-    model.backbone = BalancedFeaturePyramid(Levels())
-    refine = model.backbone.refine
-    nn.init.zeros_(refine.theta.weight)
-    nn.init.constant_(refine.theta.bias, 10.0)
-    nn.init.constant_(refine.phi.weight, 10.0)
-    level = torch.full((1, 1, 3, 4), 2.0)
-    level[0, 0, 1, 1] = 4.0
-    probe = accuracy("probes").Pyramid(model)
-    refine(level)
-    probe._squares["p4"] = [(1.0, 1.0)]
-    assert probe.rows()[0][4:] == ["400", "1.0 of 12"]
+    rows = attended(accuracy, 0.0, 10.0, 10.0)
+    assert rows["as they are"] == ["400", "1.0 of 12"]
+    assert rows["from N(0, 0.01)"] == ["0", "12.0 of 12"]  # a hundredth of each weight, of one channel
+    assert rows["cosines times sqrt(C)"] == ["1", "12.0 of 12"]
 
 
 def test_the_shares_are_those_of_the_negatives_and_of_what_is_drawn(accuracy):
