@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from libra_d2.checkpoint.safe_pickle import RefusedPickleError, load_pickle
+from libra_d2.checks import FileError
 
 
 def write(path, thing, protocol=2):
@@ -121,7 +122,7 @@ def test_an_array_is_filled_once(tmp_path):
     state = pickle.dumps(array.__reduce__()[2], protocol=2).removeprefix(b"\x80\x02").removesuffix(b".")
     once = pickle.dumps(array, protocol=2).removesuffix(b".")
     (tmp_path / "a.pkl").write_bytes(once + state + b"b.")
-    with pytest.raises(RefusedPickleError, match="got a second state for one array"):
+    with pytest.raises(RefusedPickleError, match="got one for 'ndarray', which is not changed"):
         load_pickle(tmp_path / "a.pkl")
 
 
@@ -129,7 +130,7 @@ def test_an_array_is_filled_once(tmp_path):
 def test_truncated_files_are_called_so(tmp_path, size):
     path = write(tmp_path / "a.pkl", {"model": {"w": np.arange(100.0)}})
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(RefusedPickleError, match="truncated or damaged"):
+    with pytest.raises(FileError, match="truncated or damaged"):
         load_pickle(path)
 
 
@@ -137,3 +138,71 @@ def test_python_2_strings(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02}q\x00U\x03blbq\x01U\x02\xe9\xffq\x02s.")
     assert load_pickle(path) == {"blb": "\xe9\xff"}
+
+
+FROMBUFFER = b"cnumpy._core.numeric\n_frombuffer\n"
+DEFAULTS = b"N}V__defaults__\n(K\x01K\x00t\x85s\x86"  # (None, {"__defaults__": ((1, 0),)})
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        FROMBUFFER + DEFAULTS + b"b0}.",  # the state of a function of the reader
+        b"cnumpy\ndtype\n" + DEFAULTS + b"b0}.",
+        b"ccollections\nOrderedDict\n" + DEFAULTS + b"b0}.",
+        b"cnumpy\nndarray\n}V_is_filled\nI01\nsb0}.",
+        b"cbuiltins\nset\n}b0}.",
+        b"(cnumpy\ndtype\nVf4\no.",  # OBJ
+        b"(Vf4\ninumpy\ndtype\n.",  # INST
+        b"cnumpy\ndtype\nVf4\n\x85\x81.",  # NEWOBJ
+        b"cnumpy\ndtype\nVf4\n\x85}\x92.",  # NEWOBJ_EX
+        b"Pname\n.",  # PERSID
+        b"\x82\x01.",  # EXT1
+        b"\x97.",  # NEXT_BUFFER
+        b"Vtext\n)R.",  # a call of something that is no name
+        FROMBUFFER + b"V__code__\nN\x86R.",
+        FROMBUFFER + b"Vx\nNs.",  # SETITEM on a function
+        FROMBUFFER + b"Na.",  # APPEND
+        FROMBUFFER + b"(N\x90.",  # ADDITEMS
+    ],
+    ids=range(17),
+)
+def test_nothing_that_a_file_can_name_is_changed_or_made(tmp_path, program):
+    good = write(tmp_path / "good.pkl", {"w": np.arange(9, dtype=np.float32).reshape(3, 3)}, 5)
+    before = load_pickle(good)["w"].tolist()
+    (tmp_path / "bad.pkl").write_bytes(b"\x80\x04" + program)
+    with pytest.raises((RefusedPickleError, FileError)):
+        load_pickle(tmp_path / "bad.pkl")
+    assert load_pickle(good)["w"].tolist() == before
+
+
+def test_a_state_dict_keeps_its_order_and_loses_its_attributes(tmp_path):
+    state = collections.OrderedDict(b=np.zeros(1), a=np.ones(1))
+    state.note = "an attribute"
+    got = load_pickle(write(tmp_path / "a.pkl", state))
+    assert list(got) == ["b", "a"]
+    assert not hasattr(got, "note")
+
+
+@pytest.mark.parametrize("callee", [b"cbuiltins\nbytes\n", b"cbuiltins\nbytearray\n"])
+def test_no_memory_is_taken_for_a_number(tmp_path, callee):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04" + callee + b"J\xff\xff\xff\x7f\x85R.")
+    with pytest.raises(FileError):
+        load_pickle(tmp_path / "a.pkl")
+
+
+def test_deep_keys_are_refused_before_they_are_hashed(tmp_path):
+    """Python's hash of a tuple recurses in C: a million of them, each in the next, would end the process."""
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x04})" + b"\x85" * 1_000_000 + b"Ns.")
+    with pytest.raises(RefusedPickleError, match="expected texts and numbers as keys, got a tuple"):
+        load_pickle(tmp_path / "a.pkl")
+
+
+def test_shapes_are_not_negative(tmp_path):
+    """Two negative sizes have a positive product."""
+    array = pickle.dumps(np.zeros((2, 3), np.float32), protocol=2)
+    assert b"K\x02K\x03\x86" in array
+    forged = array.replace(b"K\x02K\x03\x86", b"J\xfe\xff\xff\xffJ\xfd\xff\xff\xff\x86")
+    (tmp_path / "a.pkl").write_bytes(forged)
+    with pytest.raises(FileError):
+        load_pickle(tmp_path / "a.pkl")
