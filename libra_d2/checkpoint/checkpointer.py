@@ -1,17 +1,22 @@
 """Loading and resuming: damaged checkpoints are named, and three lines say what was loaded."""
 
 import collections
+import contextlib
 import logging
 import os
 import re
-from urllib.parse import urlparse
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlparse
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils import comm
+from torch import nn
 
-from libra_d2.checkpoint.safe_load import is_whole, load_pickle, load_torch
-from libra_d2.checks import FileError
+from libra_d2.checkpoint.file_kind import identify
+from libra_d2.checkpoint.safe_load import is_whole, load_file, load_safetensors
+from libra_d2.checkpoint.state_dict import non_finite, plain, state_dict_of
+from libra_d2.checks import FileError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +24,9 @@ logger = logging.getLogger(__name__)
 class LibraCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer for weights that one did not make oneself and for trainings that were killed.
 
-    ``.pth`` files are read with ``weights_only=True``, the model zoo's and Caffe2's ``.pkl`` files by an unpickler that
-    admits NumPy arrays only. Weights of a plain backbone find their place in a BalancedFeaturePyramid.
+    Files are read by :mod:`libra_d2.checkpoint.safe_load`, which runs nothing that is in them and goes by what they
+    are, not by their suffix. Weights of a plain backbone find their place in a BalancedFeaturePyramid, and weights
+    saved from inside ``torch.compile`` or DataParallel find theirs in the bare model.
     """
 
     def load(self, path, *args, **kwargs):
@@ -29,6 +35,9 @@ class LibraCheckpointer(DetectionCheckpointer):
         self.not_loaded = list(self.model.state_dict())
         if path and "://" in path:
             self._fetch(path)
+        elif path and not os.path.isfile(path):
+            identify(path)  # says what is wrong with it
+        self._parsed_url_during_load = None  # Detectron2 leaves it where a load failed
         return super().load(path, *args, **kwargs)
 
     def _fetch(self, url):
@@ -83,29 +92,93 @@ class LibraCheckpointer(DetectionCheckpointer):
         return None, damaged
 
     def _load_file(self, filename):
-        if filename.endswith(".pyth"):
-            self._torch_load(filename)  # refuses what Detectron2, before torch 2.6, would run
-        if not filename.endswith(".pkl"):
-            return super()._load_file(filename)
-        data = load_pickle(filename)
-        if "model" in data and "__author__" in data:
-            self.logger.info(f"Reading a file from '{data['__author__']}'")
-            return data
+        kind = identify(filename)
+        if kind == "safetensors":
+            tensors, class_names = load_safetensors(filename)
+            return self._with_query({"model": tensors, **({"class_names": class_names} if class_names else {})})
+        data = load_file(filename)
+        if isinstance(data, collections.OrderedDict) and "model" not in data:
+            return self._with_query({"model": data})  # a bare state dict, with the versions of its modules
+        data = plain(data, self._source)
+        if "model_state" in data:  # pycls; as Detectron2 reads it
+            return {"model": data["model_state"], "__author__": "pycls", "matching_heuristics": True}
+        if "model" in data:
+            if "__author__" in data:
+                self.logger.info(f"Reading a file from {str(data['__author__'])[:200]!r}")
+            return self._with_query(data)
+        if kind != "pickle":
+            return self._with_query({"model": data})
         # Caffe2's: detection models keep their weights under "blobs", ImageNet models do not
-        weights = data.get("blobs", data)
-        weights = {name: value for name, value in weights.items() if not name.endswith("_momentum")}
+        weights = plain(data.get("blobs", data), self._source)
+        weights = {name: value for name, value in weights.items() if not str(name).endswith("_momentum")}
         return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
 
-    def _torch_load(self, f):
-        return load_torch(f)
+    def _with_query(self, data: dict) -> dict:
+        query = parse_qs(self._parsed_url_during_load.query)
+        if query.pop("matching_heuristics", None) == ["True"]:
+            data["matching_heuristics"] = True
+        if query:
+            raise UserError(f"MODEL.WEIGHTS: expected ?matching_heuristics=True or no query, got {self._source}")
+        return data
+
+    def _load_model(self, checkpoint):
+        """Loads the weights.
+
+        Raises:
+            UserError: they are none, none of them fits the model, or some are NaN or infinite.
+        """
+        own = self.model.state_dict()
+        weights = checkpoint["model"] = state_dict_of(checkpoint["model"], self._source, own)
+        try:
+            with _found(self.model) as found:
+                incompatible = super()._load_model(checkpoint)
+        except (RuntimeError, ValueError, AssertionError, LookupError) as e:  # as Detectron2's matching of names fails
+            raise UserError(f"{self._source} does not fit this model: {' '.join(str(e).split())}") from e
+        found.difference_update(name for name, _, _ in incompatible.incorrect_shapes)
+        if own and not found:
+            raise UserError(
+                f"{self._source}: none of its {len(weights)} tensors (such as {summary(list(weights)[:1])}) fits this "
+                f"model of {len(own)} tensors (such as {summary(list(own)[:1])}); MODEL.WEIGHTS and the config have to "
+                "belong together, MODEL.WEIGHTS '' starts from random weights"
+            )
+        if bad := non_finite({name: value for name, value in self.model.state_dict().items() if name in found}):
+            raise UserError(
+                f"{self._source}: expected finite weights, got NaN or infinity in {summary(bad)}: the run that wrote "
+                "it diverged; take a checkpoint from before"
+            )
+        self._found = found
+        return incompatible
 
     def _log_incompatible_keys(self, incompatible):
         super()._log_incompatible_keys(incompatible)
         self.not_loaded = list(incompatible.missing_keys)
-        logger.info(load_summary(self._source, len(self.model.state_dict()), incompatible))
+        logger.info(load_summary(self._source, len(self._found), len(self.model.state_dict()), incompatible))
 
 
-def load_summary(source: str, num_tensors: int, incompatible) -> str:
+@contextlib.contextmanager
+def _found(model: nn.Module) -> Iterator[set[str]]:
+    """The names of the model's tensors that a state dict holds which is loaded inside the block.
+
+    What PyTorch and Detectron2 fill in where it is missing, such as ``num_batches_tracked``, is not among them.
+    """
+    found: set[str] = set()
+
+    def note(module, state_dict, prefix, *_):
+        # A module fills in its own before it calls its hooks: the one above it has to look.
+        seen = [(prefix + name + ".", child) for name, child in module.named_children()]
+        for start, child in seen + ([("", model)] if module is model else []):
+            own = [start + name for tensors in (child._parameters, child._buffers) for name in tensors]
+            found.update(name for name in own if name in state_dict)
+
+    hooks = [module.register_load_state_dict_pre_hook(note) for module in model.modules()]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def load_summary(source: str, num_loaded: int, num_tensors: int, incompatible) -> str:
     """Three lines: how many of the model's tensors were loaded, which are new, which were dropped for their shape."""
     reshaped = {
         name: f"{name} {tuple(old)} -> {tuple(new)}" for name, old, new in sorted(incompatible.incorrect_shapes)
@@ -113,7 +186,7 @@ def load_summary(source: str, num_tensors: int, incompatible) -> str:
     new = [name for name in incompatible.missing_keys if name not in reshaped]
     return "\n".join(
         (
-            f"Loaded {num_tensors - len(new) - len(reshaped)} of the model's {num_tensors} tensors from {source}",
+            f"Loaded {num_loaded} of the model's {num_tensors} tensors from {source}",
             f"  new, not in the file: {summary(new) or 'none'}",
             f"  re-initialised, of another shape in the file: {', '.join(reshaped.values()) or 'none'}",
         )

@@ -1,6 +1,8 @@
 import io
 import logging
 import pickle
+import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from iopath.common.file_io import PathHandler
 
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.checkpoint.safe_load import is_whole
+from libra_d2.checkpoint.safe_tensors import safetensors_bytes
+from libra_d2.checks import UserError
 from libra_d2.config import get_cfg
 from tests.engine.tiny import write_config
 
@@ -118,7 +122,7 @@ def test_three_lines_say_what_was_loaded(save, name, tmp_path, caplog):
 
 def test_a_gate_that_the_model_lacks_is_an_error(tmp_path):
     save_pth(model(tmp_path), tmp_path / "gated.pth")
-    with pytest.raises(RuntimeError, match="backbone.gate.*set MODEL.LIBRA.BFP.INIT to identity"):
+    with pytest.raises(UserError, match="backbone.gate.*set MODEL.LIBRA.BFP.INIT to identity"):
         LibraCheckpointer(model(tmp_path, init="xavier")).load(str(tmp_path / "gated.pth"))
 
 
@@ -153,7 +157,7 @@ def test_code_in_a_pkl_is_refused_by_name(tmp_path, capsys):
     assert "was run" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"x" * 100])
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: bytes(100)])
 def test_damaged_weights_are_named(damage, tmp_path):
     buffer = io.BytesIO()
     torch.save({"model": torch.nn.Linear(1, 1).state_dict()}, buffer)
@@ -171,6 +175,138 @@ def test_a_flipped_byte_is_noticed(tmp_path):
     content[at] ^= 255
     file.write_bytes(content)
     assert not is_whole(str(file))
+
+
+def save_safetensors(plain, file):
+    file.write_bytes(safetensors_bytes(plain.state_dict(), ["a", "b"]))
+
+
+@pytest.mark.parametrize(
+    ("save", "name"),
+    [(save_pth, "a.pkl"), (save_zoo, "a.pth"), (save_safetensors, "a.pth"), (save_safetensors, "a.pkl")],
+)
+def test_the_content_of_a_file_counts_not_its_suffix(plain, save, name, tmp_path):
+    save(plain, tmp_path / name)
+    other = model(tmp_path, libra=False)
+    LibraCheckpointer(other).load(str(tmp_path / name))
+    assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in plain.state_dict().items())
+
+
+def test_safetensors_bring_their_class_names(plain, tmp_path):
+    save_safetensors(plain, tmp_path / "w.safetensors")
+    rest = LibraCheckpointer(model(tmp_path, libra=False)).load(str(tmp_path / "w.safetensors"))
+    assert rest["class_names"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pyth"])
+def test_bare_state_dicts_and_those_of_pycls_are_read(plain, tmp_path, suffix):
+    state = plain.state_dict()
+    torch.save(state if suffix == "pth" else {"model_state": state}, tmp_path / f"w.{suffix}")
+    libra = model(tmp_path)
+    LibraCheckpointer(libra).load(str(tmp_path / f"w.{suffix}"))
+    assert torch.equal(
+        libra.state_dict()["proposal_generator.rpn_head.conv.bias"], state["proposal_generator.rpn_head.conv.bias"]
+    )
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"_orig_mod.{name}",
+        lambda name: f"module.{name}",
+        lambda name: f"module._orig_mod.{name}",
+        lambda name: name.replace("backbone.", "backbone._orig_mod."),  # one part was compiled
+    ],
+)
+@pytest.mark.parametrize("save", [save_pth, save_zoo])
+def test_wrappers_leave_no_trace(plain, rename, save, tmp_path, caplog):
+    state = plain.state_dict()
+    renamed = type(state)((rename(name), tensor) for name, tensor in state.items())
+    save(SimpleNamespace(state_dict=lambda: renamed), tmp_path / "w.pth")
+    other = model(tmp_path, libra=False)
+    checkpointer = LibraCheckpointer(other)
+    with caplog.at_level(logging.INFO, "libra_d2"):
+        checkpointer.load(str(tmp_path / "w.pth"))
+    assert checkpointer.not_loaded == []
+    assert all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in state.items())
+    assert f"Loaded {len(state)} of the model's {len(state)} tensors" in caplog.text
+
+
+def test_a_name_with_and_without_a_wrapper_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1, 1), "module.weight": torch.ones(1, 1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="got weight with and without a wrapper's prefix"):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "w.pth"))
+
+
+def test_what_was_filled_in_is_not_counted_as_loaded(plain, tmp_path, caplog):
+    counters = [name for name in plain.state_dict() if name.endswith("num_batches_tracked")]
+    assert counters
+    torch.save({k: v for k, v in plain.state_dict().items() if k not in counters}, tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO, "libra_d2"):
+        LibraCheckpointer(model(tmp_path, libra=False)).load(str(tmp_path / "w.pth"))
+    total = len(plain.state_dict())
+    assert f"Loaded {total - len(counters)} of the model's {total} tensors" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl"])
+def test_a_file_of_which_nothing_fits_is_refused(tmp_path, suffix):
+    (save_pth if suffix == "pth" else save_with_heuristics)(
+        torch.nn.ModuleDict({"other": torch.nn.Linear(2, 3)}), tmp_path / f"w.{suffix}"
+    )
+    with pytest.raises(
+        UserError, match=r"none of its 2 tensors \(such as other.\w+ \(1\)\) fits this model of \d+ tensors"
+    ):
+        LibraCheckpointer(model(tmp_path)).load(str(tmp_path / f"w.{suffix}"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_of_a_diverged_run_are_refused(plain, tmp_path, value):
+    plain.roi_heads.box_predictor.cls_score.bias.data[1] = value
+    save_pth(plain, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"NaN or infinity in roi_heads.box_predictor \(1\): the run .* diverged"):
+        LibraCheckpointer(model(tmp_path, libra=False)).load(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "got a list"),
+        ({"model": 3}, "got a int"),
+        ({"model": {}}, "got an empty one"),
+        ({"model": {"weight": "text"}}, "real numbers as weight, got a str"),
+        ({"model": {1: torch.zeros(1)}}, "got a int as a name"),
+        ({"model": {"weight": torch.zeros(1, 1, dtype=torch.complex64)}}, "got one of torch.complex64"),
+        ({"model": {"weight": torch.eye(2).to_sparse()}}, "torch.sparse_coo"),
+        ({"model": {"weight": torch.zeros(1, 1, device="meta")}}, "on meta"),
+    ],
+    ids=str,
+)
+def test_what_is_no_weights_is_said(tmp_path, content, message):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=message):
+        LibraCheckpointer(torch.nn.Linear(1, 1)).load(str(tmp_path / "w.pth"))
+
+
+def test_a_state_dict_with_attributes_in_place_of_methods(tmp_path):
+    """torch's weights_only lets a file set them."""
+    state = torch.nn.Linear(1, 1).state_dict()
+    state.note = "of items"
+    torch.save(state, tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive, zipfile.ZipFile(tmp_path / "evil.pth", "w") as evil:
+        for name in archive.namelist():
+            evil.writestr(name, archive.read(name).replace(b"X\x04\x00\x00\x00note", b"X\x05\x00\x00\x00items"))
+    assert content != (tmp_path / "evil.pth").read_bytes()
+    layer = torch.nn.Linear(1, 1)
+    LibraCheckpointer(layer).load(str(tmp_path / "evil.pth"))
+    assert torch.equal(layer.weight, state["weight"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    checkpointer = LibraCheckpointer(torch.nn.Linear(1, 1))
+    for _ in range(2):  # a load that failed does not stand in the way of the next
+        with pytest.raises(OSError, match="none.pth: expected weights .* there is none"):
+            checkpointer.load(str(tmp_path / "none.pth"))
 
 
 def checkpointer_with(tmp_path, *names):
