@@ -2,14 +2,16 @@
 
 from libra_d2.mmdet.names import Architecture, CheckpointError, batch_counters, to_detectron2, to_mmdet
 from libra_d2.mmdet.options import mmdet_options, refuse_other_boxes
-from libra_d2.mmdet.reader import read_mmdet, read_tensors
+from libra_d2.mmdet.reader import STAND_INS, read_mmdet, read_published, read_tensors
 
 __all__ = [
+    "STAND_INS",
     "Architecture",
     "CheckpointError",
     "batch_counters",
     "mmdet_options",
     "read_mmdet",
+    "read_published",
     "read_tensors",
     "refuse_other_boxes",
     "to_detectron2",

@@ -4,13 +4,14 @@ import re
 
 import torch
 
-from libra_d2.checkpoint.safe_load import load_torch
+from libra_d2.checkpoint.safe_load import load_file
+from libra_d2.checkpoint.state_dict import plain, unwrapped
 from libra_d2.mmdet.names import WHY_NOT_1X, CheckpointError, detector_and_classes
 
-__all__ = ["read_mmdet", "read_tensors"]
+__all__ = ["STAND_INS", "read_mmdet", "read_published", "read_tensors"]
 
-# What a runner's own checkpoint holds besides tensors: its log and its random state. None of it is needed.
-_INERT = {
+#: What a runner's own checkpoint holds besides tensors: its log and its random state. None of it is needed.
+STAND_INS = {
     "mmengine.logging.history_buffer": ["HistoryBuffer"],
     "mmengine.config.config": ["Config", "ConfigDict"],
     "addict.addict": ["Dict"],
@@ -25,39 +26,50 @@ def read_tensors(path, key: str) -> tuple[dict[str, torch.Tensor], dict]:
     """The state dict in a file, and what else the file holds.
 
     Args:
-        path: a checkpoint whose entry ``key`` is the state dict, or a bare state dict.
+        path: a checkpoint whose entry ``key`` is the state dict, or a bare state dict; ``.pth`` or ``.safetensors``.
         key: "state_dict" in MMDetection's files, "model" in Detectron2's.
 
     Raises:
         CheckpointError: the file holds no state dict.
-        UserError: see :func:`libra_d2.checkpoint.safe_load.load_torch`.
+        UserError: see :func:`libra_d2.checkpoint.safe_load.load_file`.
     """
-    content = load_torch(path, _INERT)
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a checkpoint or a state dict, got a {type(content).__name__}")
+    content = plain(load_file(path, STAND_INS), str(path))
     tensors, rest = (content[key], content) if key in content else (content, {})
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
+    tensors = plain(tensors, str(path)) if isinstance(tensors, dict) else {"": None}
+    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()):
         found = ", ".join(map(str, list(content)[:4])) or "nothing"
         raise CheckpointError(f"{path}: expected an entry {key!r} with weights, or weights alone, got {found}")
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    return dict(tensors), rest
+    return unwrapped(tensors, str(path)), rest
 
 
 def read_mmdet(path) -> dict[str, torch.Tensor]:
-    """The state dict of a file that MMDetection >= 2.0 published, of a runner's own checkpoint, or a bare one.
+    """The first half of what :func:`read_published` returns; raises what that raises."""
+    return read_published(path)[0]
+
+
+def read_published(path) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """The weights of a file that MMDetection >= 2.0 published, of a runner's own checkpoint, or a bare one.
+
+    Returns:
+        the state dict, and the names of the classes where the file has them.
 
     Raises:
         CheckpointError: the file holds no state dict, or says that MMDetection 1.x made it.
-        UserError: see :func:`libra_d2.checkpoint.safe_load.load_torch`.
+        UserError: see :func:`libra_d2.checkpoint.safe_load.load_file`.
     """
     tensors, rest = read_tensors(path, "state_dict")
     meta = rest.get("meta")
     if isinstance(meta, dict) and (reason := _made_by_1x(tensors, meta)):
         raise CheckpointError(f"{path}: expected weights of MMDetection 2.0 or later, got 1.x ({reason}): {WHY_NOT_1X}")
-    return tensors
+    return tensors, _class_names(meta)
+
+
+def _class_names(meta: object) -> list[str]:
+    meta = meta if isinstance(meta, dict) else {}
+    of_data = meta.get("dataset_meta")  # 3.x
+    names = of_data.get("classes", ()) if isinstance(of_data, dict) else meta.get("CLASSES", ())
+    known = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    return list(names) if known else []
 
 
 def _made_by_1x(tensors: dict[str, torch.Tensor], meta: dict) -> str:

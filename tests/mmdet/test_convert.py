@@ -13,6 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 import libra_d2
+from libra_d2.checkpoint.safe_tensors import load_safetensors
 from libra_d2.checks import UserError
 from libra_d2.cli.main import run as run_command
 from libra_d2.mmdet.names import Architecture
@@ -278,3 +279,30 @@ def test_missing_files_and_folders(tmp_path, capsys):
 def test_reading_is_an_error_for_callers_too(tmp_path):
     with pytest.raises(UserError, match="there is none"):
         read_mmdet(tmp_path / "none.pth")
+
+
+def test_safetensors_in_and_out(tmp_path, capsys):
+    theirs = compact(RETINA)
+    meta = {"dataset_meta": {"classes": ("tree", "house")}}
+    source = save(tmp_path / "in.pth", {"meta": meta, "state_dict": theirs})
+    steps = [(source, tmp_path / "ours.safetensors"), ("--reverse", tmp_path / "ours.safetensors", tmp_path / "b.pth")]
+    for step in steps:
+        status, _, err = run(capsys, *step)
+        assert (status, err) == (0, "")
+    tensors, class_names = load_safetensors(tmp_path / "ours.safetensors")
+    assert class_names == ["tree", "house"]
+    assert len(tensors) == len(theirs)
+    back = torch.load(tmp_path / "b.pth", weights_only=True)["state_dict"]
+    assert same({name: tensor for name, tensor in back.items() if name in theirs}, theirs)
+
+
+def test_a_checkpoint_of_libra_d2_becomes_safetensors_under_its_own_names(tmp_path, capsys):
+    ours = compact(FASTER, side=1)
+    wrapped = {f"_orig_mod.{name}": tensor for name, tensor in ours.items()}
+    source = save(tmp_path / "model_final.pth", {"model": wrapped, "iteration": 7, "class_names": ["tree"]})
+    status, out, err = run(capsys, source, tmp_path / "out.safetensors")
+    assert (status, err) == (0, "")
+    assert out == f"{len(ours)} tensors, in the names of libra_d2\n"
+    tensors, class_names = load_safetensors(tmp_path / "out.safetensors")
+    assert same(tensors, ours)
+    assert class_names == ["tree"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 
 import torch
 import torchvision
@@ -15,6 +14,8 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from libra_d2.checkpoint.safe_load import load_file
+from libra_d2.checkpoint.state_dict import non_finite, state_dict_of
 from libra_d2.checks import UserError
 
 __all__ = ["TorchvisionBackbone", "build_torchvision_fpn_backbone"]
@@ -129,18 +130,17 @@ def _freeze(ends: dict[str, str], order: list[tuple[str, nn.Module]], freeze_at:
 
 def _load_weights(model: nn.Module, name: str, weights: str) -> None:
     enum = torchvision.models.get_model_weights(name)
+    where = f"MODEL.LIBRA.TORCHVISION.WEIGHTS {weights}"
     try:
         if weights in enum.__members__:
             state = enum[weights].get_state_dict(progress=True, check_hash=True)
         else:
-            state = torch.load(PathManager.get_local_path(weights), map_location="cpu", weights_only=True)
+            state = state_dict_of(load_file(PathManager.get_local_path(weights)), where)
     except OSError as error:
         raise UserError(
             f"MODEL.LIBRA.TORCHVISION.WEIGHTS: expected a file, a URL or one of {list(enum.__members__)}, "
             f"got {weights!r}, which cannot be read ({error}); '' will do where MODEL.WEIGHTS holds the trained model"
         ) from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise UserError(f"MODEL.LIBRA.TORCHVISION.WEIGHTS: {weights!r} is no state dict of tensors: {error}") from error
     wanted = model.state_dict()
     wrong = [
         key
@@ -155,6 +155,8 @@ def _load_weights(model: nn.Module, name: str, weights: str) -> None:
             f"in which {len(wrong)} of {len(wanted)} tensors are missing or of another shape, such as {wrong[0]!r}"
         )
     fitting = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    if bad := non_finite(fitting):
+        raise UserError(f"{where}: expected finite weights, got NaN or infinity in {len(bad)}, such as {bad[0]!r}")
     model.load_state_dict(fitting, strict=False)
 
 
