@@ -13,12 +13,15 @@ from detectron2.checkpoint.catalog import ModelCatalog
 from detectron2.utils import comm
 from torch import nn
 
+from libra_d2.checkpoint.atomic import AtomicPathManager
 from libra_d2.checkpoint.file_kind import identify
-from libra_d2.checkpoint.safe_load import is_whole, load_file, load_safetensors
+from libra_d2.checkpoint.safe_load import is_whole, load_file, load_safetensors, load_torch
 from libra_d2.checkpoint.state_dict import non_finite, plain, state_dict_of
 from libra_d2.checks import FileError, UserError
 
 logger = logging.getLogger(__name__)
+
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
 
 
 class LibraCheckpointer(DetectionCheckpointer):
@@ -26,8 +29,26 @@ class LibraCheckpointer(DetectionCheckpointer):
 
     Files are read by :mod:`libra_d2.checkpoint.safe_load`, which runs nothing that is in them and goes by what they
     are, not by their suffix. Weights of a plain backbone find their place in a BalancedFeaturePyramid, and weights
-    saved from inside ``torch.compile`` or DataParallel find theirs in the bare model.
+    saved from inside ``torch.compile`` or DataParallel find theirs in the bare model. What it saves is
+    written whole or not at all, and finite.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.path_manager = AtomicPathManager(self.path_manager)
+
+    def save(self, name, **kwargs):
+        """Like Detectron2's.
+
+        Raises:
+            FloatingPointError: a tensor holds infinity or NaN; nothing was written.
+            FileError: the file cannot be written; what was there before is unchanged.
+        """
+        if self.save_dir and self.save_to_disk:
+            parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
+            if bad := non_finite({"model": self.model.state_dict(), **parts}):
+                raise FloatingPointError(f"{summary(bad)} are not finite, the checkpoint {name} is not written")
+        super().save(name, **kwargs)
 
     def load(self, path, *args, **kwargs):
         self._source = path
@@ -66,30 +87,61 @@ class LibraCheckpointer(DetectionCheckpointer):
             raise FileError(
                 f"--resume: expected checkpoints in {self.save_dir} on every machine, ranks {blind} have none"
             )
-        file, damaged = comm.all_gather(self._newest_whole() if comm.is_main_process() else None)[0]
-        for bad in damaged:
-            logger.warning(f"Checkpoint {bad} is truncated or damaged; taking the one before.")
+        file, unusable = comm.all_gather(self._newest_usable() if comm.is_main_process() else None)[0]
+        for bad, why in unusable.items():
+            logger.warning(f"{bad} {why}; the newest whole checkpoint is taken instead")
         if file is None:
             raise FileError(
-                f"--resume: every checkpoint in {self.save_dir} is truncated or damaged ({', '.join(damaged)}); "
-                "remove its file last_checkpoint to start over"
+                f"--resume: every checkpoint in {self.save_dir} is truncated or damaged ({', '.join(unusable)}); "
+                "choose another OUTPUT_DIR, or leave out --resume to start over in this one"
             )
         return self.load(file)
 
-    def _newest_whole(self) -> tuple[str | None, list[str]]:
-        newest = self.get_checkpoint_file()
+    def has_checkpoint(self):
+        """Whether there is a checkpoint to resume from, be it that ``last_checkpoint`` was lost."""
+        return super().has_checkpoint() or bool(self._numbered())
+
+    def get_checkpoint_file(self):
+        """The newest checkpoint: the one that ``last_checkpoint`` names or, where it names none, the highest number."""
+        numbered = self._numbered()
+        return self._tagged() or (numbered[max(numbered)] if numbered else "")
+
+    def _tagged(self) -> str | None:
+        """What ``last_checkpoint`` names; None if that is no file name, as after a crash of the machine."""
+        try:
+            with self.path_manager.open(os.path.join(self.save_dir, "last_checkpoint"), "rb") as f:
+                name = f.read(1000).decode().strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+        is_name = name.isprintable() and name == os.path.basename(name) and name not in ("", ".", "..")
+        return os.path.join(self.save_dir, name) if is_name else None
+
+    def _numbered(self) -> dict[int, str]:
+        """{iteration: file} of the checkpoints that were written on the way."""
+        if not self.path_manager.isdir(self.save_dir):
+            return {}
         numbered = {}
         for file in self.get_all_checkpoint_files():
-            if match := re.fullmatch(r"model_(\d+)\.pth", os.path.basename(file)):
+            if match := _NUMBERED.fullmatch(os.path.basename(file)):
                 numbered[int(match[1])] = file
-        tagged = re.fullmatch(r"model_(\d+)\.pth", os.path.basename(newest))
-        before = [numbered[i] for i in sorted(numbered, reverse=True) if not tagged or i < int(tagged[1])]
-        damaged = []
-        for file in [newest, *before]:
-            if is_whole(self.path_manager.get_local_path(file)):
-                return file, damaged
-            damaged.append(file)
-        return None, damaged
+        return numbered
+
+    def _newest_usable(self) -> tuple[str | None, dict[str, str]]:
+        """The file to resume from, and {file: what is wrong with it} of newer ones."""
+        tagged, numbered, unusable = self._tagged(), self._numbered(), {}
+        if tagged is None:
+            unusable[os.path.join(self.save_dir, "last_checkpoint")] = "is damaged or missing"
+        number = _NUMBERED.fullmatch(os.path.basename(tagged or ""))
+        before = [numbered[i] for i in sorted(numbered, reverse=True) if not number or i < int(number[1])]
+        for file in [tagged, *before] if tagged else before:
+            local = self.path_manager.get_local_path(file)
+            if not is_whole(local):
+                unusable[file] = "is truncated or damaged"
+            elif bad := non_finite(load_torch(local)):
+                unusable[file] = f"holds values that are not finite, in {summary(bad)}"
+            else:
+                return file, unusable
+        return None, unusable
 
     def _load_file(self, filename):
         kind = identify(filename)

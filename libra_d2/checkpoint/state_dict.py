@@ -1,7 +1,7 @@
 """The weights in what a file held: tensors by the names of the model, whatever wrapped that model when it was saved."""
 
 import collections
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -64,9 +64,27 @@ def unwrapped(weights: Mapping, source: str, own: Collection[str] = ()) -> dict:
     return renamed
 
 
-def non_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names of tensors in which something is NaN or infinite."""
-    return [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+def non_finite(content) -> list[str]:
+    """Dotted names of the tensors in nested dicts and lists that hold infinity or NaN."""
+    named = [(name, tensor) for name, tensor in _tensors(content) if tensor.is_floating_point()]
+    finite = [tensor.isfinite().all() for _, tensor in named]
+    by_device = collections.defaultdict(list)
+    for flag in finite:
+        by_device[flag.device].append(flag)
+    if all(torch.stack(flags).all() for flags in by_device.values()):  # waits once for each device
+        return []
+    return [name for (name, _), flag in zip(named, finite, strict=True) if not flag]
+
+
+def _tensors(content, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(content, torch.Tensor):
+        yield prefix.removesuffix("."), content
+    elif isinstance(content, dict):
+        for name, value in content.items():
+            yield from _tensors(value, f"{prefix}{name}.")
+    elif isinstance(content, list | tuple):
+        for i, value in enumerate(content):
+            yield from _tensors(value, f"{prefix}{i}.")
 
 
 def _unwrapped_name(name: str) -> str:

@@ -1,7 +1,9 @@
 import io
 import logging
+import os
 import pickle
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -345,18 +347,75 @@ def test_checkpoints_after_the_newest_one_are_not_taken(tmp_path):
     assert layer.weight.item() == 1
 
 
-def test_a_last_checkpoint_file_without_content_counts_as_damaged(tmp_path):
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 17, b"../other/model_0000019.pth", b"/x/model_0000019.pth", b"\xff", b"."]
+)
+def test_a_last_checkpoint_that_is_no_file_name_counts_as_damaged(content, tmp_path, caplog):
+    (tmp_path / "other").mkdir()
+    checkpointer_with(tmp_path / "other", "a", "b", "model_0000019")
+    (tmp_path / "out").mkdir()
+    checkpointer, layer = checkpointer_with(tmp_path / "out", "model_0000009", "model_0000019")
+    (tmp_path / "out" / "last_checkpoint").write_bytes(content)
+    with caplog.at_level(logging.WARNING, "libra_d2"):
+        checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 1
+    assert "out/last_checkpoint is damaged or missing; the newest whole checkpoint is taken instead" in caplog.text
+
+
+def test_checkpoints_without_a_last_checkpoint_are_resumed_from(tmp_path):
+    """As after a power cut between the two files."""
     checkpointer, layer = checkpointer_with(tmp_path, "model_0000009", "model_0000019")
-    (tmp_path / "last_checkpoint").write_text("")
+    (tmp_path / "last_checkpoint").unlink()
+    assert checkpointer.has_checkpoint()
     checkpointer.resume_or_load("", resume=True)
     assert layer.weight.item() == 1
+    assert not LibraCheckpointer(layer, str(tmp_path / "nothing_yet")).has_checkpoint()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_that_is_not_finite_is_not_written(value, tmp_path):
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000009")
+    torch.nn.init.constant_(layer.weight, value)
+    with pytest.raises(FloatingPointError, match=r"model.weight \(1\) are not finite, .* model_0000019 is not written"):
+        checkpointer.save("model_0000019")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
+    assert not (tmp_path / "model_0000019.pth").exists()
+
+
+def test_an_optimizer_that_is_not_finite_is_not_written_either(tmp_path):
+    layer = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0, momentum=0.9)
+    layer.weight.grad = torch.full_like(layer.weight, torch.inf)
+    optimizer.step()
+    torch.nn.init.constant_(layer.weight, 1.0)
+    with pytest.raises(FloatingPointError, match="optimizer.state"):
+        LibraCheckpointer(layer, str(tmp_path), optimizer=optimizer).save("model_0000019")
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(tmp_path, caplog):
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000009", "model_0000019")
+    torch.save({"model": {"weight": torch.full((1, 1), torch.nan)}}, tmp_path / "model_0000019.pth")
+    with caplog.at_level(logging.WARNING, "libra_d2"):
+        checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 0
+    assert "model_0000019.pth holds values that are not finite, in model.weight (1)" in caplog.text
+
+
+def test_checkpoints_and_their_tag_are_written_atomically(tmp_path, monkeypatch):
+    checkpointer, _ = checkpointer_with(tmp_path)
+    renamed = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (renamed.append(Path(new).name), replace(old, new)))
+    checkpointer.save("model_0000009")
+    assert renamed == ["model_0000009.pth", "last_checkpoint"]
 
 
 def test_nothing_but_damaged_checkpoints_is_an_error(tmp_path):
     checkpointer, _ = checkpointer_with(tmp_path, "model_0000009")
     cut(tmp_path / "model_0000009.pth")
     with pytest.raises(
-        OSError, match=r"every checkpoint in .* is truncated or damaged \(.*model_0000009.pth\); remove"
+        OSError,
+        match=r"every checkpoint in .* is truncated or damaged \(.*model_0000009.pth\); choose another OUTPUT_DIR",
     ):
         checkpointer.resume_or_load("", resume=True)
 
