@@ -1,4 +1,4 @@
-"""What a user gave is checked, and what is wrong is said: what was expected, what came, what to do."""
+"""Checks of what a user gave; each message says what was expected, what came and what to do."""
 
 from collections.abc import Iterable
 from functools import reduce

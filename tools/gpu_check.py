@@ -1,4 +1,4 @@
-"""Checks the CUDA half of libra_d2 on this machine's GPU and times it beside eager Detectron2.
+"""Checks the CUDA half of libra_d2 on this machine's GPU and times it next to eager Detectron2.
 
     python tools/gpu_check.py [--table FILE]
 

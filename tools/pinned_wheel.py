@@ -1,4 +1,4 @@
-"""One wheel of one exact content, from the cache, from wheels/ or from pip's package index. Standard library only."""
+"""Wheels with a pinned SHA-256, from the cache, from wheels/ or from pip's package index. Standard library only."""
 
 from __future__ import annotations
 

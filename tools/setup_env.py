@@ -33,7 +33,7 @@ class Environment:
     """A virtual environment and its stamps.
 
     Args:
-        path: where it is or shall be.
+        path: where it is, or will be made.
         host_torch: use the torch of the Python that runs this script, and every other package it has, instead of the
             tested versions. Meant for GPU machines, which come with a torch of their own.
     """

@@ -25,7 +25,7 @@ _NUMBERED = re.compile(r"model_(\d+)\.pth")
 
 
 class LibraCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer for weights that one did not make oneself and for trainings that were killed.
+    """Detectron2's checkpointer for weights from somebody else and for runs that were killed.
 
     Files are read by :mod:`libra_d2.checkpoint.safe_load`, which runs nothing that is in them and goes by what they
     are, not by their suffix. Weights of a plain backbone find their place in a BalancedFeaturePyramid, and weights

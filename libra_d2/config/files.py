@@ -1,4 +1,4 @@
-"""A config from a file, a name and ``KEY VALUE`` pairs; what is wrong in them is said in one sentence."""
+"""Reads a config from a file or a name and ``KEY VALUE`` pairs, and reports in one sentence what is wrong in them."""
 
 import difflib
 import importlib.resources

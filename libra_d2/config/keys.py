@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # importing libra_d2 must not import Detectron2
 
 @dataclass(frozen=True)
 class Key:
-    """A config key by its dotted name; docs/config.md is made of these."""
+    """A config key by its dotted name; docs/config.md is generated from these."""
 
     name: str
     default: object

@@ -1,4 +1,4 @@
-"""A training loader whose batches depend on the seed and the position alone: training can go on where it was."""
+"""A training loader whose batches depend only on the seed and the position, so that training can resume exactly."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How detections are judged."""
+"""Evaluation of detections."""
 
 from libra_d2.evaluation.evaluators import build_evaluator
 

@@ -1,4 +1,4 @@
-"""The evaluator that fits a data set, out of Detectron2's."""
+"""Chooses the evaluator of Detectron2 that fits a data set."""
 
 import os
 
@@ -10,7 +10,7 @@ from libra_d2.checks import UserError
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> DatasetEvaluator:
-    """COCO's AP, or what LVIS and Pascal VOC have in its place; predictions go to that ``folder`` of ``OUTPUT_DIR``.
+    """COCO's AP, or the metric of LVIS or Pascal VOC; predictions go to that ``folder`` of ``OUTPUT_DIR``.
 
     Raises:
         UserError: the data set is one of panoptic or semantic segmentation alone.

@@ -1,4 +1,4 @@
-"""The one way to a trained model: weights that do not fill it are an error, and no code in their file is run."""
+"""Loads trained models: weights that do not fill the model are an error, and no code in their file is run."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     """Detectron2's predictor with the model of :func:`load_trained`; raises what that raises."""
     empty = cfg.clone()
     empty.defrost()
-    empty.MODEL.WEIGHTS = ""  # Detectron2 would read it with a pickle that runs what the file says
+    empty.MODEL.WEIGHTS = ""  # Detectron2 would unpickle it, which can run code from the file
     predictor = DefaultPredictor(empty)
     _fill(predictor.model, cfg)
     return predictor

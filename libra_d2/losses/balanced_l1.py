@@ -38,7 +38,7 @@ def balanced_l1_loss(
     Args:
         pred: predictions of any shape.
         target: of the shape of ``pred``.
-        alpha: how much small errors are promoted; smaller is closer to L1.
+        alpha: the smaller, the larger the gradient of small errors, and the closer the loss to L1.
         gamma: the largest gradient.
         beta: the error where the gradient reaches ``gamma``.
         variant: "paper" or "mmdet".
@@ -79,7 +79,7 @@ def balanced_l1_loss(
 
 
 def balanced_l1_options(cfg) -> dict:
-    """The keyword arguments of :func:`balanced_l1_loss` that ``MODEL.LIBRA.BALANCED_L1`` stands for.
+    """The keyword arguments of :func:`balanced_l1_loss` that ``MODEL.LIBRA.BALANCED_L1`` describes.
 
     Raises:
         UserError: a value that the loss would refuse.

@@ -1,4 +1,4 @@
-"""Box losses by name: what ``BBOX_REG_LOSS_TYPE`` of a RoI head or RetinaNet of libra_d2 can say."""
+"""Box losses by name: the values of ``BBOX_REG_LOSS_TYPE`` that the RoI heads and RetinaNet of libra_d2 add."""
 
 from collections.abc import Callable
 
@@ -15,8 +15,8 @@ The registered object is called with the config and returns a callable
 
     loss(pred, target) -> Tensor
 
-with predicted and wanted deltas, float [R, 4], that returns the loss of each coordinate, float [R, 4]. Summing and
-dividing is the model's business, as is ``BBOX_REG_LOSS_WEIGHT``.
+that takes predicted and target deltas, float [R, 4], and returns the loss of each coordinate, float [R, 4]. The model
+sums, divides and applies ``BBOX_REG_LOSS_WEIGHT``.
 """
 
 

@@ -1,6 +1,6 @@
 """Names and layouts of Libra R-CNN weights in MMDetection (2.0 and later) and in Detectron2, in both directions.
 
-Every tensor of the architectures below is listed with its two names and its shape, so that nothing passes unnoticed.
+Every tensor of the architectures below is listed with both names and its shape, so that nothing is overlooked.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ class CheckpointError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A model both sides know: what its weights are called and shaped on either."""
+    """A model that both sides know: the names and shapes of its weights on each side."""
 
     meta: str  # "faster_rcnn" or "retinanet"
     depth: int = 50
@@ -98,7 +98,7 @@ class Architecture:
             yield from _layer("neck.0.fpn_convs.4.conv", f"{ours}top_block.p7", (256, 256, 3, 3))
         kernel = 3 if self.refine == "conv" else 1
         for name in _CONVS[self.refine]:
-            # mmcv's ConvModule holds its convolution as `conv`; the 3x3 refine is one ConvModule, the non-local four
+            # mmcv's ConvModule holds its convolution as ``conv``; the 3x3 refine is one ConvModule, the non-local four
             theirs = f"neck.1.refine.{name}" + (".conv" if self.refine == "non_local" else "")
             yield from _layer(theirs, f"backbone.refine.{name}", (256, 256, kernel, kernel))
 

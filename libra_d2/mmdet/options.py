@@ -1,4 +1,4 @@
-"""What no weight tells: the settings under which MMDetection computes what a Detectron2 config computes."""
+"""What the weights do not tell: the settings under which MMDetection computes what a Detectron2 config computes."""
 
 from libra_d2.checks import value_of
 from libra_d2.mmdet.names import Architecture, CheckpointError
@@ -46,10 +46,10 @@ def refuse_other_boxes(cfg, compat, architecture: Architecture) -> None:
 
 
 def mmdet_options(cfg, architecture: Architecture) -> list[str]:
-    """Settings for `--cfg-options` of MMDetection's and MMDeploy's tools, on top of ``architecture.mmdet_config``.
+    """Settings for ``--cfg-options`` of MMDetection's and MMDeploy's tools, on top of ``architecture.mmdet_config``.
 
-    They concern detection, not training. Two habits of Detectron2 have no setting there: MMDetection clips RetinaNet's
-    boxes before NMS (``MODEL.LIBRA.RETINANET.CLIP_BEFORE_NMS True`` here), and reads images with OpenCV.
+    They concern detection, not training. Two things have no setting there: MMDetection clips RetinaNet's boxes
+    before NMS (``MODEL.LIBRA.RETINANET.CLIP_BEFORE_NMS True`` here), and reads images with OpenCV.
     """
     two_stage = architecture.meta == "faster_rcnn"
     head = "model.roi_head.bbox_head" if two_stage else "model.bbox_head"

@@ -1,4 +1,4 @@
-"""Reading MMDetection's checkpoint files without MMDetection, MMEngine, or running what the file says."""
+"""Reading MMDetection's checkpoint files without MMDetection or MMEngine, and without running code from them."""
 
 import re
 

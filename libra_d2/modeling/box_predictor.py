@@ -12,7 +12,7 @@ from libra_d2.losses.registry import BoxLoss, build_box_loss, registered_box_los
 
 
 def losses_of_each_box() -> list[str]:
-    """The box losses that have a value for each box; Detectron2's IoU losses come as one sum."""
+    """The box losses that give a value for each box; Detectron2's IoU losses return only a sum."""
     return [*registered_box_losses(), "smooth_l1"]
 
 
@@ -46,7 +46,7 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
         return loss / max(gt_classes.numel(), 1.0)
 
     def regression_errors(self, predictions, proposal_boxes, gt_boxes, gt_classes) -> torch.Tensor:
-        """|predicted - wanted| deltas of the P foreground boxes, in the units of the loss: float32 [P, 4].
+        """|predicted - target| deltas of the P foreground boxes, in the units of the loss: float32 [P, 4].
 
         Arguments are those of :meth:`loss_of_each_box`.
         """

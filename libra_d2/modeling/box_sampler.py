@@ -1,4 +1,4 @@
-"""Which boxes a RoI head trains on: the registry of samplers; ``samplers/`` holds ours, one a file."""
+"""Which boxes a RoI head trains on: the registry of samplers. Ours are in ``samplers/``, one file each."""
 
 from collections.abc import Callable
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What does not go together in a config is named when the model is built, with the key and the remedy."""
+"""Refuses configs whose parts do not go together when the model is built, naming the key and the remedy."""
 
 from detectron2.modeling import (
     BACKBONE_REGISTRY,
@@ -49,7 +49,7 @@ def _registered(registry, cfg, key: str):
 def _refuse_box_loss(cfg, key: str, computed_by: type, remedy: str) -> None:
     takes_ours = getattr(computed_by, "takes_box_losses", False)
     if not takes_ours and not computed_by.__module__.startswith("detectron2."):
-        return  # somebody's own head may have losses of its own
+        return  # a user's own head may have its own losses
     if value_of(cfg, key) in registered_box_losses() and not takes_ours:
         raise UserError(
             f"{key}: expected one of {list(DETECTRON2_BOX_LOSSES)} with Detectron2's own heads, "

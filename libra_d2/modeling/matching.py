@@ -32,7 +32,7 @@ class Matches:
         return torch.where(self.label < 0, -1, classes)
 
     def gt_boxes(self) -> torch.Tensor:
-        """float32, shape of ``label`` and 4: the matched object's box; of any value where the image has no object."""
+        """float32, shape of ``label`` and 4: the matched object's box; arbitrary where the image has no object."""
         return self._gt_boxes[self._gt_row]
 
 
@@ -41,7 +41,7 @@ def match_to_instances(boxes: list[Boxes] | Boxes, targets: list[Instances], mat
 
     Args:
         boxes: N ``Boxes``, one for each image, or one ``Boxes`` (anchors) that all images share.
-        targets: N ``Instances`` with ``gt_boxes`` and, where classes are to be asked for, ``gt_classes``.
+        targets: N ``Instances`` with ``gt_boxes`` and, if classes will be needed, ``gt_classes``.
         matcher: Detectron2's, for its thresholds and labels.
     """
     gt_boxes, gt_offsets = pack_boxes([t.gt_boxes for t in targets])

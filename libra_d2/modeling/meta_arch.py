@@ -1,4 +1,4 @@
-"""Detectron2's two detectors, their backbone wrapped in the balanced feature pyramid."""
+"""Two of Detectron2's detectors, with their backbone wrapped in the balanced feature pyramid."""
 
 import torch
 from detectron2.config import configurable

@@ -14,7 +14,7 @@ def pack(tensors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns:
         The packed tensor [R, ...] and its offsets, int64 [N + 1], on the CPU: image n owns rows
-        ``offsets[n]:offsets[n + 1]``. Where a GPU is to read them they are in pinned memory, so that neither waits.
+        ``offsets[n]:offsets[n + 1]``. If a GPU will read them, they are in pinned memory, so that neither side waits.
     """
     starts = list(itertools.accumulate((len(t) for t in tensors), initial=0))
     offsets = torch.tensor(starts, dtype=torch.int64, pin_memory=tensors[0].is_cuda)

@@ -162,7 +162,7 @@ class LibraCascadeROIHeads(BalancedSamplingMixin, CascadeROIHeads):
 
 
 def _take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """``values[rows]``, of any content where ``values`` has no rows at all."""
+    """``values[rows]``; arbitrary where ``values`` has no rows at all."""
     return values[rows] if len(values) else torch.zeros_like(rows)
 
 

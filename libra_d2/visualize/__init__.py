@@ -1,1 +1,1 @@
-"""Pictures of what the model does on one's own data. Needs matplotlib; nothing else in libra_d2 imports it."""
+"""Pictures of what the model does on your own data. Needs matplotlib; nothing else in libra_d2 imports it."""

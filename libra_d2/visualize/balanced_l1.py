@@ -1,4 +1,4 @@
-"""The gradient and the value of the balanced L1 loss beside smooth L1 and L1 (Libra R-CNN, figure 5)."""
+"""The gradient and the value of the balanced L1 loss, smooth L1 and L1 (Libra R-CNN, figure 5)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCURATE = 1.0  # the paper calls samples with a smaller error inliers
 
 @styled
 def plot_balanced_l1(options: dict, errors: Tensor) -> Figure:
-    """Draws gradients and losses over the error, and which errors of one's own model the gradient comes from.
+    """Draws gradients and losses over the error, and which errors of your own model the gradient comes from.
 
     Args:
         options: keyword arguments of :func:`libra_d2.losses.balanced_l1_loss`; the curves vary ``alpha``.

@@ -18,7 +18,7 @@ from libra_d2.visualize.style import BLUE, GREY, ORANGE, new_figure, styled
 
 @dataclass(frozen=True)
 class LevelStatistics:
-    """Of one level's features over some images, in the units of the features.
+    """Statistics of one level's features over some images, in the units of the features.
 
     Attributes:
         before, residual, after: root mean square of what the ``bottom_up`` gives, of what is added, and of the sum.
@@ -38,7 +38,7 @@ def measure_levels(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str,
 
     Args:
         model: a detector whose backbone is a BalancedFeaturePyramid.
-        batches: lists of Detectron2's samples; annotations are not looked at.
+        batches: lists of Detectron2's samples; annotations are not used.
 
     Raises:
         ValueError: the backbone is another, or there is no batch.

@@ -22,7 +22,7 @@ class Record:
         negatives: float32 [R], the IoU of every negative proposal with its best ground truth.
         random: float32, the IoUs of negatives picked at random.
         balanced: float32, the IoUs of negatives picked by IoU-balanced sampling.
-        errors: float32 [P, 4], |predicted - wanted| box deltas of the sampled positives, in the units of the loss.
+        errors: float32 [P, 4], |predicted - target| box deltas of the sampled positives, in the units of the loss.
         bins: the edges of the IoU intervals, ``num_bins + 1`` of them.
         num_images: how many images it took.
     """
@@ -81,7 +81,7 @@ def record_training_boxes(model: nn.Module, batches: Iterable[list[dict]], sampl
 
 
 class _Spy:
-    """A box sampler that notes which negatives both ways of picking take, and gives the balanced ones."""
+    """A box sampler that records which negatives both ways of picking take, and returns the balanced ones."""
 
     def __init__(self, sampling: dict, seed: int):
         self.sampling = sampling

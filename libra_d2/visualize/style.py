@@ -47,6 +47,6 @@ def new_figure(num_panels: int, width: float, height: float) -> tuple[Figure, li
 
 @styled
 def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Writes a PNG, and the folder that it goes to where there is none."""
+    """Writes a PNG, and creates its folder if there is none."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, facecolor="white")

@@ -68,15 +68,15 @@ REFINES = {"non_local": NonLocalRefine, "conv": ConvRefine, "none": None}
 class BalancedFeaturePyramid(Backbone):
     """Averages all levels of a pyramid at one resolution, refines the mean and adds it back to each level.
 
-    It is to FPN what FPN is to ResNet: a backbone around a ``bottom_up``. Levels, their order, channels and strides are
-    those of ``bottom_up``. A checkpoint of the plain ``bottom_up`` loads into it by itself; only ``refine.*`` and
+    Like FPN around ResNet, it is a backbone around a ``bottom_up``. Levels, their order, channels and strides are
+    those of ``bottom_up``. A checkpoint of the plain ``bottom_up`` loads into it directly; only ``refine.*`` and
     ``gate`` are then new.
 
     Args:
         bottom_up: a Detectron2 backbone whose levels all have the same number of channels.
         refine_level: name of the level at whose resolution the mean is taken.
         refine_type: "non_local", "conv" or "none" (integration only).
-        init: "xavier" (the published runs), "zero" (the last layer of the refine starts at zero) or "identity" (the
+        init: "xavier" (the published runs), "zero" (the last layer of the refinement starts at zero) or "identity" (the
             whole residual is scaled by a scalar ``gate`` that starts at zero, so the module starts as the identity).
 
     Raises:
@@ -194,7 +194,7 @@ def _adapt_checkpoint(bfp: BalancedFeaturePyramid, state_dict: dict, prefix: str
 
 
 def wrap_in_bfp(cfg, backbone: Backbone) -> Backbone:
-    """``backbone`` in a balanced pyramid as ``MODEL.LIBRA.BFP`` says, or as it is where that is switched off."""
+    """``backbone`` in a balanced pyramid as ``MODEL.LIBRA.BFP`` says, or unchanged if that is switched off."""
     if not cfg.MODEL.LIBRA.BFP.ENABLED or isinstance(backbone, BalancedFeaturePyramid):
         return backbone
     return BalancedFeaturePyramid(

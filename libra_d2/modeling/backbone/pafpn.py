@@ -46,7 +46,7 @@ class PAFPN(FPN):
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_pafpn_backbone(cfg, input_shape: ShapeSpec) -> Backbone:
-    """Detectron2's ``build_resnet_fpn_backbone`` with :class:`PAFPN` in the place of FPN."""
+    """Detectron2's ``build_resnet_fpn_backbone`` with :class:`PAFPN` instead of FPN."""
     return PAFPN(
         bottom_up=build_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

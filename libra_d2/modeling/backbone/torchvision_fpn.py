@@ -27,7 +27,7 @@ PROBE_SIZE = 128
 class TorchvisionBackbone(Backbone):
     """The last feature map at each of the strides 4, 8, 16 and 32 of a torchvision classifier.
 
-    The maps bear the names of Detectron2's ResNet stages (res2, res3, res4, res5), so its FPN configs fit unchanged.
+    The maps have the names of Detectron2's ResNet stages (res2, res3, res4, res5), so its FPN configs fit unchanged.
     Batch normalisation is frozen: its statistics and its affine parameters stay what the weights say.
 
     Args:
@@ -166,9 +166,9 @@ def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
     ``MODEL.LIBRA.TORCHVISION`` says which model and weights, ``MODEL.BACKBONE.FREEZE_AT`` what is not trained, and
     ``MODEL.FPN`` the rest. ``MODEL.FPN.IN_FEATURES`` that begin with res2 give p2 ... p6 (max-pooled), those that begin
-    with res3 give p3 ... p7 (two more convolutions, as RetinaNet wants them).
+    with res3 give p3 ... p7 (two more convolutions, as in RetinaNet).
 
-    Weights of torchvision want ``INPUT.FORMAT`` "RGB", ``MODEL.PIXEL_MEAN`` [123.675, 116.28, 103.53] and
+    Weights of torchvision need ``INPUT.FORMAT`` "RGB", ``MODEL.PIXEL_MEAN`` [123.675, 116.28, 103.53] and
     ``MODEL.PIXEL_STD`` [58.395, 57.12, 57.375].
     """
     if input_shape.channels != 3:

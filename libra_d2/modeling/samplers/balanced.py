@@ -9,7 +9,7 @@ NEGATIVE = ("iou_balanced", "random")
 
 
 def highest_negative_iou(thresholds: list[float], labels: list[int], key: str) -> float:
-    """The top of a matcher's highest interval that is labelled 0, where the paper's IoU bins end.
+    """The top of a matcher's highest interval with label 0, where the paper's IoU bins end.
 
     Args:
         thresholds, labels: as :class:`detectron2.modeling.matcher.Matcher` takes them.
