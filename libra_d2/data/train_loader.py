@@ -1,6 +1,8 @@
 """A training loader whose batches depend only on the seed and the position, so that training can resume exactly."""
 
+import contextlib
 import itertools
+import signal
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode
@@ -73,7 +75,22 @@ class ReplayableTrainLoader:
         parts["sampler"] = _GroupedPositions(sampler, self._wide, batch_size, self._start)
         parts["mapper"] = None
         parts["aspect_ratio_grouping"] = False
-        return iter(build_detection_train_loader(**parts, seed=self._seed))
+        with _signals_blocked():
+            return iter(build_detection_train_loader(**parts, seed=self._seed))
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Processes started inside never see SIGTERM and SIGINT, which go to whole process groups.
+
+    They end with the process that loads from them; ended before it, they would take the step with them that it is to
+    finish.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_masks(dataset) -> None:

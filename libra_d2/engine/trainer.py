@@ -15,7 +15,8 @@ from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.checks import UserError
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
-from libra_d2.engine.hooks import RankState, RecentScalars
+from libra_d2.engine import stop_signals
+from libra_d2.engine.hooks import RankState, RecentScalars, StopOnSignal
 from libra_d2.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ class LibraTrainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
+
+    def train(self):
+        """Like Detectron2's; SIGTERM and SIGINT end it after the step, with a checkpoint, by :class:`Stopped`."""
+        with stop_signals.caught():
+            return super().train()
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -79,7 +85,8 @@ class LibraTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        with preserved_rng():  # data loaders draw; training has to go on the same after an evaluation as after a resume
+        # Data loaders draw; training has to go on the same after an evaluation as after a resume.
+        with preserved_rng(), stop_signals.interruptible():
             return super().test(cfg, model, evaluators)
 
     @classmethod
@@ -111,7 +118,8 @@ class LibraTrainer(DefaultTrainer):
         if self.cfg.TEST.AUG.ENABLED:
             after = 1 + max(i for i, h in enumerate(ret) if isinstance(h, hooks.EvalHook))
             ret.insert(after, hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)))
-        kept = [RankState(self.cfg.SOLVER.CHECKPOINT_PERIOD), RecentScalars()]
+        rank_state = RankState(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
+        kept = [rank_state, RecentScalars(), StopOnSignal(self.checkpointer, rank_state)]
         first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
         return ret[:first] + kept + ret[first:]
 

@@ -1,4 +1,8 @@
 import itertools
+import multiprocessing
+import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -50,6 +54,20 @@ def test_a_stream_entered_at_any_batch_is_the_stream_from_the_start(cfg, workers
     resumed.replay({"seed": 5}, 4)
     for before, after in zip(whole[4:], take(resumed, 5), strict=True):
         assert same(before, after)
+
+
+def test_workers_survive_a_signal_to_the_process_group(cfg):
+    """Ctrl-C and schedulers signal every process; the step that is under way needs its data."""
+    cfg = cfg.clone()
+    cfg.DATALOADER.NUM_WORKERS = 2
+    batches = iter(ReplayableTrainLoader(cfg, seed=5))
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.5)
+    for _ in range(6):  # more than was loaded ahead
+        next(batches)
 
 
 def test_records_may_leave_out_their_size(cfg):

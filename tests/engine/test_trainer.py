@@ -2,14 +2,10 @@ import logging
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import HookBase
 
 from libra_d2.checks import UserError
-from libra_d2.config import get_cfg
-from libra_d2.data import complete_config, register_datasets
 from libra_d2.engine import LibraTrainer
-from tests.engine.tiny import write_config, write_dataset
+from tests.engine.runs import train
 
 LIBRA = {
     "META_ARCHITECTURE": "LibraRCNN",
@@ -18,60 +14,6 @@ LIBRA = {
     "ROI_BOX_HEAD": {"BBOX_REG_LOSS_TYPE": "balanced_l1"},
     "LIBRA": {"BFP": {"ENABLED": True, "INIT": "identity"}},
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    yield write_dataset(folder / "train"), write_dataset(folder / "val", 2, seed=1)
-    for name in ("libra_train", "libra_val"):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
-
-
-@pytest.fixture
-def config(data, tmp_path):
-    def build(output="out", opts=(), **overrides):
-        cfg = get_cfg()
-        cfg.merge_from_file(str(write_config(tmp_path / "tiny.yaml", **overrides)))
-        (train, train_images), (val, val_images) = data
-        cfg.merge_from_list(["OUTPUT_DIR", str(tmp_path / output), *opts])
-        cfg.MODEL.LIBRA.DATA.TRAIN_JSON, cfg.MODEL.LIBRA.DATA.TRAIN_IMAGES = str(train), str(train_images)
-        cfg.MODEL.LIBRA.DATA.VAL_JSON, cfg.MODEL.LIBRA.DATA.VAL_IMAGES = str(val), str(val_images)
-        complete_config(cfg)
-        register_datasets(cfg)
-        (tmp_path / output).mkdir(exist_ok=True)
-        return cfg
-
-    return build
-
-
-class Losses(HookBase):
-    """Keeps the total loss of each iteration, and can stop training as an error would."""
-
-    def __init__(self, stop_before=None):
-        self.by_iteration = {}
-        self._stop_before = stop_before
-
-    def before_step(self):
-        if self.trainer.iter == self._stop_before:
-            raise KeyboardInterrupt
-
-    def after_step(self):
-        self.by_iteration[self.trainer.iter] = self.trainer.storage.latest()["total_loss"][0]
-
-
-def train(cfg, *, resume=False, stop_before=None):
-    torch.manual_seed(cfg.SEED)
-    trainer = LibraTrainer(cfg)
-    losses = Losses(stop_before)
-    trainer.register_hooks([losses])
-    trainer.resume_or_load(resume=resume)
-    try:
-        trainer.train()
-    except KeyboardInterrupt:
-        pass
-    return losses.by_iteration, trainer
 
 
 @pytest.mark.parametrize(

@@ -21,22 +21,23 @@ class RankState(HookBase):
     All ranks have to run it, right before the hook that writes checkpoints on the main one.
 
     Args:
-        period: the same as the checkpointer's.
+        periods: iterations after which a checkpoint may be written: the checkpointer's period, and that of evaluation,
+            which a signal ends with a checkpoint. 0: never.
     """
 
-    def __init__(self, period: int):
-        self._period = period
+    def __init__(self, *periods: int):
+        self._periods = [period for period in periods if period > 0]
         self._gathered: dict = {}
         self._loaded: dict | None = None
 
     def after_step(self):
         done = self.trainer.iter + 1
-        if done % self._period == 0 or done >= self.trainer.max_iter:
-            self._gather()
+        if done >= self.trainer.max_iter or any(done % period == 0 for period in self._periods):
+            self.gather()
 
     def state_dict(self):
         if comm.get_world_size() == 1:  # no other rank has to take part, so it can be done for any checkpoint
-            self._gather()
+            self.gather()
         return self._gathered
 
     def load_state_dict(self, state):
@@ -59,7 +60,8 @@ class RankState(HookBase):
         if own[_LOSS_NORMALIZER] is not None:
             setattr(self._model(), _LOSS_NORMALIZER, own[_LOSS_NORMALIZER])
 
-    def _gather(self):
+    def gather(self):
+        """Takes the states of all ranks as they are now; all have to call it."""
         self._gathered = {"iteration": self.trainer.iter, "ranks": comm.gather(self._capture())}
 
     def _capture(self) -> dict:
