@@ -6,6 +6,7 @@ A command is a module of this package with ``argument_parser(prog)`` and ``run(a
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import libra_d2
@@ -55,5 +56,9 @@ def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
     try:
         return module.run(args)
     except UserError as error:
+        if getattr(args, "verbose", False):
+            traceback.print_exc()
         print(f"{prog}: error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130

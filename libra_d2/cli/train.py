@@ -5,7 +5,7 @@ example:
       --train-json A.json --train-images DIR --val-json B.json --val-images DIR
 
 --config-file takes a path or the name of a config that comes with libra_d2. --num-gpus 4 MODEL.DEVICE cpu starts four
-processes on a machine without a GPU.
+processes on a machine without a GPU; torchrun --nproc-per-node 4 train_net.py ... does so on one machine or several.
 """
 
 import argparse
@@ -13,14 +13,15 @@ import logging
 import os
 
 import torch
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser
+from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
-from libra_d2.config.files import find_config_file
 from libra_d2.engine.agreement import check_agreement
 from libra_d2.engine.check_run import check_run
+from libra_d2.engine.launch import launch
+from libra_d2.engine.output_dir import output_dir
 from libra_d2.engine.setup import enter_process, setup
 from libra_d2.engine.trainer import LibraTrainer
 from libra_d2.inference import load_trained
@@ -31,6 +32,14 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser = default_argument_parser()
     parser.prog, parser.description, parser.epilog = prog, __doc__, None
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "--dist-timeout",
+        type=_seconds,
+        default=DEFAULT_TIMEOUT.total_seconds(),
+        metavar="SECONDS",
+        help="how long a rank waits for another before the run ends; longer than the slowest evaluation (%(default)g)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show tracebacks, which log.txt has in any case")
     own = parser.add_argument_group("own data (COCO json; class names and their number are read from it unless given)")
     own.add_argument("--train-json", default="", metavar="FILE", help="annotations to train on")
     own.add_argument("--train-images", default="", metavar="DIR", help="folder of the training images")
@@ -39,25 +48,29 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 1 to 1e6, got {text}")
+    return value
+
+
 def run(args) -> int:
     cfg = setup(args, reads=("VAL",) if args.eval_only else ("TRAIN", "VAL"))
-    check_run(cfg, args.num_gpus * args.num_machines, train=not args.eval_only)
-    if args.config_file:
-        args.config_file = find_config_file(args.config_file)  # Detectron2 logs what is in it
-    if cfg.MODEL.DEVICE == "cpu" and args.num_gpus * args.num_machines > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the launcher starts gloo processes where it sees no GPU
-    launch(_on_each_rank, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args, cfg))
-    return 0
+    return launch(_on_each_rank, args, cfg, run=args, device=cfg.MODEL.DEVICE)
 
 
 def _on_each_rank(args, cfg):
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
     enter_process(cfg)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="libra_d2")
+    check_run(cfg, comm.get_world_size(), train=not args.eval_only)
     check_agreement(cfg)
-    default_setup(cfg, args)
+    with output_dir(cfg, args):
+        _train_or_evaluate(args, cfg)
 
+
+def _train_or_evaluate(args, cfg):
     if args.eval_only:
         return _evaluate(cfg, load_trained(cfg, resume=args.resume))
 
