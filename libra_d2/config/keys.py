@@ -107,6 +107,12 @@ GROUPS: dict[str, tuple[Key, ...]] = {
     "Training": (
         Key("SOLVER.OPTIMIZER", "SGD", "`SGD` (as Detectron2) or `AdamW`."),
         Key("INPUT.COLOR_AUG", 0.0, "0.2: brightness, contrast and saturation are each drawn from 0.8 to 1.2."),
+        Key(
+            "MODEL.LIBRA.TRAIN.DUMP_DIVERGED",
+            False,
+            "Keep the step at which training diverges in `OUTPUT_DIR/diverged_rank0.pth`, for "
+            "`libra_d2.engine.step_dump.replay_step`; copies the weights in each step.",
+        ),
         Key("INPUT.VERTICAL_FLIP", False, "Flip vertically with probability 0.5, besides what `RANDOM_FLIP` does."),
     ),
 }

@@ -16,7 +16,7 @@ from libra_d2.checks import UserError
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
-from libra_d2.engine.hooks import RankState, RecentScalars, StopOnSignal
+from libra_d2.engine.hooks import RankState, RecentScalars, StepWatch, StopOnSignal
 from libra_d2.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -43,15 +43,24 @@ class LibraTrainer(DefaultTrainer):
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = LibraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self._watch = StepWatch(cfg, model, self.checkpointer)
+        self._trainer.register_hooks([self._watch])
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks(self.build_hooks())
 
     def train(self):
-        """Like Detectron2's; SIGTERM and SIGINT end it after the step, with a checkpoint, by :class:`Stopped`."""
+        """Like Detectron2's; SIGTERM and SIGINT end it after the step, with a checkpoint, by :class:`Stopped`.
+
+        Raises:
+            DivergedError: losses or weights are not finite; the message says where it began and what to do.
+        """
         with stop_signals.caught():
-            return super().train()
+            try:
+                return super().train()
+            except FloatingPointError as error:
+                raise self._watch.error(error) from error
 
     @classmethod
     def build_train_loader(cls, cfg):
