@@ -73,6 +73,50 @@ ERRORS = {
         "annotation 1: the mask has the size [2, 2]",
     ),
     "categories missing": (lambda c: c.pop("categories"), 'expected a list "categories"'),
+    "iscrowd null": (
+        set_in("annotations", 0, "iscrowd", value=None),
+        "annotation 1: iscrowd: expected 0 or 1, got None",
+    ),
+    "iscrowd text": (set_in("annotations", 0, "iscrowd", value="0"), "iscrowd: expected 0 or 1, got '0'"),
+    "ignore null": (set_in("annotations", 0, "ignore", value=None), 'annotation 1: Detectron2 refuses "ignore"'),
+    "area as text": (set_in("annotations", 0, "area", value="9"), "annotation 1: area: expected a number"),
+    "area as list": (set_in("annotations", 0, "area", value=[9]), "annotation 1: area: expected a number"),
+    "area null": (set_in("annotations", 0, "area", value=None), "annotation 1: area: expected a number"),
+    "negative area": (set_in("annotations", 0, "area", value=-1), "annotation 1: area: expected a number"),
+    "huge integer": (set_in("annotations", 0, "bbox", value=[5, 5, 9, 10**400]), "annotation 1: the bbox"),
+    "image ids of mixed types": (
+        lambda c: [
+            part.update({key: "1"}) for part, key in ((c["images"][0], "id"), (c["annotations"][0], "image_id"))
+        ],
+        '"images": some ids are numbers, others texts',
+    ),
+    "text for an image's id": (
+        set_in("annotations", 0, "image_id", value="1"),
+        "there is no image '1', but there is 1: write all ids as integers",
+    ),
+    "text for a category's id": (
+        set_in("annotations", 0, "category_id", value="7"),
+        "there is no category '7', but there is 7: write all ids as integers",
+    ),
+    "name null": (set_in("categories", 0, "name", value=None), "category 7: expected a text as its name"),
+    "keypoints": (set_in("annotations", 0, "keypoints", value=[1, 2]), "annotation 1: keypoints: expected"),
+    "flat polygon": (
+        set_in("annotations", 0, "segmentation", value=[1, 1, 2, 2, 3, 3]),
+        "annotation 1: expected a list",
+    ),
+    "run-length mask too short": (
+        set_in("annotations", 0, "segmentation", value={"size": [64, 96], "counts": [100, 20]}),
+        "annotation 1: the runs of the mask have 120 pixels together, its size [64, 96] has 6144",
+    ),
+    "run-length mask that is no text": (
+        set_in("annotations", 0, "segmentation", value={"size": [64, 96], "counts": "\x07"}),
+        "annotation 1: the run-length mask cannot be read",
+    ),
+    "backslashes": (
+        set_in("images", 0, "file_name", value="images\\001.png"),
+        "but there is 001.png: file_name is relative to the folder of images, with / between folders",
+    ),
+    "folder twice": (set_in("images", 0, "file_name", value="images/001.png"), "but there is 001.png"),
 }
 
 
@@ -101,6 +145,18 @@ WARNINGS = {
         set_in("annotations", 0, "segmentation", value={"size": [64, 96], "counts": [1000, 5144]}),
         "1 run-length masks: training masks needs INPUT.MASK_FORMAT bitmask",
     ),
+    "idle root": (
+        lambda c: (
+            [category.update(supercategory="shapes") for category in c["categories"]],
+            c["categories"].append({"id": 0, "name": "shapes", "supercategory": "none"}),
+        ),
+        "category 0: 'shapes' has no annotations, it only stands above others",
+    ),
+    "a polygon of two points beside a sound one": (
+        lambda c: c["annotations"][0]["segmentation"].append([1, 1, 2, 2]),
+        "annotation 1: a polygon has less than three points",
+    ),
+    "no annotations key": (lambda c: c.pop("annotations"), 'there is no "annotations"'),
     "over the edge": (set_in("annotations", 0, "bbox", value=[90, 5, 20, 9]), "annotation 1: the bbox"),
 }
 
@@ -119,6 +175,29 @@ def test_a_box_may_reach_a_pixel_over_the_edge(dataset, tmp_path):
     content, images = copy.deepcopy(dataset[0]), dataset[1]
     content["annotations"][0]["bbox"] = [-0.7, 0, 97, 64.9]
     assert faults_of(content, images, tmp_path) == []
+
+
+def test_few_boxes_without_area_among_many_are_a_warning(dataset, tmp_path):
+    """COCO's own training set has two among 860,000."""
+    content, images = copy.deepcopy(dataset[0]), dataset[1]
+    first = content["annotations"][0]
+    content["annotations"] += [dict(first, id=1000 + i, bbox=[1 + i / 1e4, 1, 9, 9]) for i in range(2000)]
+    first["bbox"] = [5, 5, 0, 9]
+    faults = [fault for fault in faults_of(content, images, tmp_path) if "has no area" in fault.what]
+    assert [fault.severity for fault in faults] == ["warning"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-le"])
+def test_every_unicode_encoding_of_json_is_read(encoding, dataset, tmp_path):
+    file = tmp_path / "a.json"
+    file.write_bytes(json.dumps(dataset[0]).encode(encoding))
+    assert list(find_faults(str(file), str(dataset[1]))) == []
+
+
+@pytest.mark.parametrize("raw", [b"<xml>", b"", b'{"images": "\xe9"}', b"[" * 100_000])
+def test_what_is_no_json_is_one_error(raw, dataset, tmp_path):
+    (tmp_path / "a.json").write_bytes(raw)
+    assert [fault.severity for fault in find_faults(str(tmp_path / "a.json"), str(dataset[1]))] == ["error"]
 
 
 def test_a_truncated_image_is_an_error(dataset, tmp_path):
