@@ -56,7 +56,10 @@ def _seconds(text: str) -> float:
 
 
 def run(args) -> int:
-    cfg = setup(args, reads=("VAL",) if args.eval_only else ("TRAIN", "VAL"))
+    rank = int(os.environ.get("RANK", 0))  # torchrun's; the first one checks the data for all
+    setup_logger(name="libra_d2", distributed_rank=rank)
+    reads = ("VAL",) if args.eval_only else ("TRAIN", "VAL")
+    cfg = setup(args, reads=reads if rank == 0 else ())
     return launch(_on_each_rank, args, cfg, run=args, device=cfg.MODEL.DEVICE)
 
 

@@ -1,7 +1,6 @@
 """Your own data as COCO json files, named by MODEL.LIBRA.DATA; no code has to be written."""
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Collection
@@ -12,7 +11,8 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
 from libra_d2.checks import FileError, UserError, value_of
-from libra_d2.data.class_names import OWN_DATASETS
+from libra_d2.data.class_names import OWN_DATASETS, TrainedClasses, refuse_unknown, thing_classes
+from libra_d2.data.json_file import in_plain_utf8, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -21,23 +21,29 @@ _NUM_CLASSES_KEYS = ("MODEL.ROI_HEADS.NUM_CLASSES", "MODEL.RETINANET.NUM_CLASSES
 _DETECTRON2_NUM_CLASSES = 80
 
 
-def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
+def complete_config(cfg: CfgNode, given: Collection[str] = (), trained: TrainedClasses | None = None) -> None:
     """Fills in what follows from ``MODEL.LIBRA.DATA``: data sets, class names and their number.
 
-    Without ``TRAIN_JSON`` and ``VAL_JSON`` nothing is done: the config names Detectron2's own data sets. The class
-    names are those of the training json, ordered by id, unless ``CLASS_NAMES`` lists them. ``NUM_CLASSES`` is their
-    number; a larger one that was given is kept.
+    The class names are those of the weights where they say them; a json may list them in another order, or fewer.
+    Otherwise they are those of the training json, ordered by id, unless ``CLASS_NAMES`` lists them. ``NUM_CLASSES`` is
+    their number; a larger one that was given is kept. Without ``TRAIN_JSON`` and ``VAL_JSON`` the config names
+    Detectron2's own data sets, and keeps their classes unless the weights have others.
 
     Args:
         cfg: is changed.
         given: keys from the command line, which a json must not override.
+        trained: the classes of the weights, which the model is to keep.
 
     Raises:
-        UserError: a json without its image folder, without categories, or with more classes than were given.
+        UserError: a json without its image folder, without categories, with more classes than were given, or with
+            classes that the weights do not know.
         FileError: a json that cannot be read.
     """
     data = cfg.MODEL.LIBRA.DATA
     if not data.TRAIN_JSON and not data.VAL_JSON:
+        of_dataset = [thing_classes(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
+        if trained and (data.CLASS_NAMES or trained.names not in of_dataset):
+            _set_classes(cfg, given, list(data.CLASS_NAMES), "MODEL.LIBRA.DATA.CLASS_NAMES", trained)
         return
     for split in ("TRAIN", "VAL"):
         if bool(data[f"{split}_JSON"]) != bool(data[f"{split}_IMAGES"]):
@@ -53,15 +59,24 @@ def complete_config(cfg: CfgNode, given: Collection[str] = ()) -> None:
     if "DATASETS.TEST" not in given:
         cfg.DATASETS.TEST = (VAL,) if data.VAL_JSON else ()
 
-    names = list(data.CLASS_NAMES) or read_class_names(data.TRAIN_JSON or data.VAL_JSON)
+    source = "MODEL.LIBRA.DATA.CLASS_NAMES" if data.CLASS_NAMES else data.TRAIN_JSON or data.VAL_JSON
+    names = list(data.CLASS_NAMES) or read_class_names(source)
+    _set_classes(cfg, given, names, source, trained)
+
+
+def _set_classes(cfg, given, names, source, trained) -> None:
     sizes = {key: value_of(cfg, key) for key in _NUM_CLASSES_KEYS}
+    if trained:
+        refuse_unknown(names, trained.names, source, trained.file)
+        names = list(trained.names)
     for key, size in sizes.items():
-        if key in given and size < len(names):
+        if key in given and (size < len(names) or (trained and size > len(names))):
             raise UserError(f"{key} is {size}, but there are {len(names)} classes: {', '.join(names)}")
-    asked = [size for key, size in sizes.items() if key in given or size != _DETECTRON2_NUM_CLASSES]
-    # A model may have more classes than the json; Detectron2's evaluator wants a name for each.
-    names += [f"class {i}" for i in range(len(names), max(asked, default=0))]
-    data.CLASS_NAMES = names
+    if not trained:
+        asked = [size for key, size in sizes.items() if key in given or size != _DETECTRON2_NUM_CLASSES]
+        # A model may have more classes than the json; Detectron2's evaluator asks for a name for each.
+        names += [f"class {i}" for i in range(len(names), max(asked, default=0))]
+    cfg.MODEL.LIBRA.DATA.CLASS_NAMES = names
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(names)
 
 
@@ -74,67 +89,26 @@ def check_paths(cfg: CfgNode, splits: Collection[str]) -> None:
             raise FileError(f"MODEL.LIBRA.DATA.{key}: there is no {path}")
 
 
-def check_validation(cfg: CfgNode) -> None:
-    """Finds out before a long run what would stop the evaluation after it; call :func:`complete_config` first.
-
-    Raises:
-        UserError: the validation json cannot be parsed, has categories that the model does not know, or annotations
-            without a segmentation where masks are evaluated.
-    """
-    data = cfg.MODEL.LIBRA.DATA
-    if not data.VAL_JSON:
-        return
-    content = _read(data.VAL_JSON)
-    _refuse_unknown(_class_names(content, data.VAL_JSON), data.CLASS_NAMES, data.VAL_JSON)
-    if cfg.MODEL.MASK_ON:
-        _refuse_missing_masks(content, data.VAL_JSON)
-
-
 def read_class_names(json_file: str) -> list[str]:
     """The category names of a COCO json, ordered by category id."""
-    return _class_names(_read(json_file), json_file)
+    return names_in(read_json(json_file), json_file)
 
 
-def _class_names(content: dict, json_file: str) -> list[str]:
+def names_in(content: dict, json_file: str) -> list[str]:
+    """The category names of a COCO json that was read before, ordered by category id."""
     categories = content.get("categories")
-    if not categories:
+    if not categories or not isinstance(categories, list):
         raise UserError(f'{json_file}: expected a COCO json file with "categories", got none')
-    if not all("id" in category and "name" in category for category in categories):
+    if not all(isinstance(category, dict) and "id" in category and "name" in category for category in categories):
         raise UserError(f"{json_file}: expected an id and a name in each of its categories, got a category without")
+    ids = [category["id"] for category in categories]
+    if not all(isinstance(i, int | float) for i in ids) and not all(isinstance(i, str) for i in ids):
+        raise UserError(f"{json_file}: expected integers as ids of its categories, got {ids}")
     names = [str(category["name"]) for category in sorted(categories, key=lambda category: category["id"])]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{json_file}: expected different category names, got {', '.join(twice)} more than once")
     return names
-
-
-def _read(json_file: str) -> dict:
-    try:
-        with PathManager.open(json_file) as f:
-            content = json.load(f)
-    except OSError as e:
-        raise FileError(f"{json_file}: expected a COCO json file that can be read ({e})") from e
-    except ValueError as e:
-        raise UserError(f"{json_file}: expected a COCO json file, but it cannot be parsed ({e})") from e
-    return content if isinstance(content, dict) else {}
-
-
-def _refuse_unknown(found: list[str], class_names: list[str], json_file: str) -> None:
-    unknown = [name for name in found if name not in class_names]
-    if unknown:
-        raise UserError(
-            f"{json_file}: the categories {unknown} are not among the classes {class_names} "
-            "(MODEL.LIBRA.DATA.CLASS_NAMES; an empty list takes them from the training json)"
-        )
-
-
-def _refuse_missing_masks(content: dict, json_file: str) -> None:
-    without = [a for a in content.get("annotations", ()) if not a.get("segmentation")]
-    if without:
-        raise UserError(
-            f"{json_file}: expected a segmentation in every annotation, because MODEL.MASK_ON evaluates masks, got "
-            f"{len(without)} without, the first in image {without[0].get('image_id')}; MODEL.MASK_ON False is for boxes"
-        )
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -169,15 +143,21 @@ def load_dicts(name: str, json_file: str, images: str, class_names: Collection[s
     scratch = f"{name} as its json has it"
     if scratch in MetadataCatalog:
         MetadataCatalog.remove(scratch)
-    dicts = load_coco_json(json_file, images, scratch, extra_annotation_keys=["area", "id"])
+    with in_plain_utf8(json_file) as readable:
+        dicts = load_coco_json(readable, images, scratch, extra_annotation_keys=["area", "id"])
     found = MetadataCatalog.get(scratch)
     found_names, class_names = [str(name) for name in found.thing_classes], list(class_names)
-    _refuse_unknown(found_names, class_names, json_file)
+    refuse_unknown(found_names, class_names, json_file)
     to_class = [class_names.index(name) for name in found_names]
     # What COCO's evaluation needs: the same categories, areas, crowd flags, and no id 0, which it takes for "unmatched"
-    complete = found_names == class_names
+    complete = found_names == class_names and readable == json_file
     for annotation in (a for record in dicts for a in record["annotations"]):
         area, number = annotation.pop("area", None), annotation.pop("id")
+        if annotation.get("iscrowd", 0) not in (0, 1):
+            raise UserError(
+                f"{json_file}, annotation {number}: iscrowd: expected 0 or 1, got {annotation['iscrowd']!r}; write 0 "
+                "for a single object"
+            )
         complete &= area is not None and number != 0 and "iscrowd" in annotation
         annotation["category_id"] = to_class[annotation["category_id"]]
     if complete:

@@ -43,7 +43,8 @@ def output_dir(cfg: CfgNode, args) -> Iterator[None]:
         comm.synchronize()  # what the lock refuses is not written to
         _make(folder)
         for name in ("fvcore", "detectron2", "libra_d2"):
-            setup_logger(str(folder), distributed_rank=rank, name=name)
+            speaks = bool(logging.getLogger(name).handlers)  # not in a process that a launcher started
+            setup_logger(str(folder), distributed_rank=rank, name=name, configure_stdout=not speaks)
             _show_tracebacks(name, args.verbose)
         logger.info(f"Rank of current process: {rank}. World size: {comm.get_world_size()}")
         logger.info(f"Environment info:\n{collect_env_info()}")

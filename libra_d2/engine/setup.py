@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from libra_d2.config.files import given_keys, load_config
 from libra_d2.config.keys import add_libra_config
-from libra_d2.data import check_paths, check_validation, complete_config, register_datasets
+from libra_d2.data import check_datasets, check_paths, complete_config, register_datasets
 
 DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
@@ -17,8 +17,8 @@ def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
     Args:
         args: has ``config_file`` and ``opts``; those of ``train_json``, ``train_images``, ``val_json`` and
             ``val_images`` that it has and that are not empty go to ``MODEL.LIBRA.DATA``.
-        reads: which of the data sets "TRAIN" and "VAL" the command will read: their files have to be there, and nothing
-            that would stop the evaluation of "VAL" may be wrong with them.
+        reads: which of the data sets "TRAIN" and "VAL" the command will read: they are checked as ``libra-d2 check``
+            does, and errors are raised.
         overrides: ``KEY VALUE`` pairs that the command itself decides, whatever the user wrote.
 
     Raises:
@@ -30,8 +30,7 @@ def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
     check_paths(cfg, reads)
     complete_config(cfg, given_keys(args.opts))
     cfg.merge_from_list(list(overrides))
-    if "VAL" in reads:
-        check_validation(cfg)
+    check_datasets(cfg, reads)
     cfg.freeze()
     register_datasets(cfg)
     return cfg

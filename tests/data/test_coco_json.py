@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -7,8 +8,8 @@ from detectron2.structures import Boxes, Instances
 from torch import tensor
 
 from libra_d2.config import get_cfg
-from libra_d2.data import check_validation, complete_config, register_datasets
-from libra_d2.data.class_names import publish_class_names
+from libra_d2.data import complete_config, register_datasets
+from libra_d2.data.class_names import TrainedClasses, publish_class_names, thing_classes
 from tests.engine.tiny import write_dataset
 
 
@@ -104,6 +105,9 @@ def test_without_a_validation_json_nothing_is_evaluated(files):
         (lambda c: c.pop("categories"), 'expected a COCO json file with "categories"'),
         (lambda c: c["categories"].append({"id": 20, "name": "red"}), "expected different category names, got red"),
         (lambda c: c["categories"].append({"id": 20}), "category without"),
+        (lambda c: c["categories"].append({"id": "a", "name": "white"}), "expected integers as ids of its categories"),
+        (lambda c: c["categories"].append(5), "category without"),
+        (lambda c: c.update(categories=5), 'expected a COCO json file with "categories"'),
     ],
 )
 def test_a_json_without_usable_categories_is_refused(files, change, message):
@@ -132,19 +136,50 @@ def test_a_category_that_training_does_not_know_is_refused(files):
         DatasetCatalog.get("libra_val")
 
 
-def test_what_would_stop_the_evaluation_is_said_before_the_training(files):
+def test_weights_decide_the_classes_where_a_json_lists_fewer_or_another_order(files):
+    trained = TrainedClasses("model.pth", ["blue", "white", "red", "green"])
+    cfg = config(files)
+    complete_config(cfg, trained=trained)
+    assert cfg.MODEL.LIBRA.DATA.CLASS_NAMES == trained.names
+    assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.RETINANET.NUM_CLASSES) == (4, 4)
+
+
+@pytest.mark.parametrize("names", [[], ["green", "red", "white"]])
+def test_classes_that_the_weights_do_not_know_are_refused_with_both_lists(files, names):
+    cfg = config(files, CLASS_NAMES=names)
+    with pytest.raises(ValueError, match=r"are not among the classes \['green', 'red'\] that model.pth was trained on"):
+        complete_config(cfg, trained=TrainedClasses("model.pth", ["green", "red"]))
+    with pytest.raises(ValueError, match=rf"lists {re.escape(str(names or ['green', 'red', 'blue']))}"):
+        complete_config(cfg, trained=TrainedClasses("model.pth", ["green", "red"]))
+
+
+def test_a_given_number_of_classes_that_the_weights_do_not_have_is_refused(files):
+    for size in (2, 4):
+        cfg = config(files)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = size
+        with pytest.raises(ValueError, match=f"NUM_CLASSES is {size}, but there are 3 classes"):
+            complete_config(cfg, ["MODEL.ROI_HEADS.NUM_CLASSES"], TrainedClasses("model.pth", ["green", "red", "blue"]))
+
+
+def test_without_a_json_the_classes_are_those_of_the_weights():
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ("coco_2017_val",)
+    complete_config(cfg, trained=TrainedClasses("model.pth", ["green", "red"]))
+    assert (cfg.MODEL.LIBRA.DATA.CLASS_NAMES, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (["green", "red"], 2)
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = ("coco_2017_val",)
+    complete_config(cfg, trained=TrainedClasses("model.pth", thing_classes("coco_2017_val")))
+    assert cfg.MODEL.LIBRA.DATA.CLASS_NAMES == []  # nothing has to be said
+
+
+@pytest.mark.parametrize("value", [None, "0", 2])
+def test_objects_that_training_would_leave_out_are_refused(files, value):
+    edit(files[0][0], lambda c: c["annotations"][0].update(iscrowd=value))
     cfg = config(files)
     complete_config(cfg)
-    check_validation(cfg)
-    cfg.MODEL.MASK_ON = True
-    edit(files[1][0], lambda c: c["annotations"][1].pop("segmentation", None))
-    with pytest.raises(ValueError, match=r"a segmentation in every annotation, .* without, the first in image \d+"):
-        check_validation(cfg)
-    edit(files[1][0], lambda c: c["categories"].append({"id": 20, "name": "white"}))
-    with pytest.raises(ValueError, match=r"the categories \['white'\] are not among the classes"):
-        check_validation(cfg)
-    cfg.MODEL.LIBRA.DATA.VAL_JSON = ""
-    check_validation(cfg)
+    register_datasets(cfg)
+    with pytest.raises(ValueError, match="annotation 1: iscrowd: expected 0 or 1, got"):
+        DatasetCatalog.get("libra_train")
 
 
 def test_data_sets_of_the_command_line_are_kept(files):
@@ -199,16 +234,31 @@ def perfect_ap(cfg, output_dir):
         lambda c: [a.pop("iscrowd") for a in c["annotations"]],
         lambda c: [a.update(id=a["id"] - 1) for a in c["annotations"]],  # COCO takes a match with id 0 for none
         lambda c: c.update(categories=list(reversed(c["categories"]))),
+        "utf-8-sig",
+        "utf-16",
         lambda c: renumber(c, {7: 1, 3: 2, 11: 0}),  # another order of the same names
         lambda c: c.update(  # a category less than in training
             categories=[k for k in c["categories"] if k["id"] != 7],
             annotations=[a for a in c["annotations"] if a["category_id"] != 7],
         ),
     ],
-    ids=["as it is", "no area", "no iscrowd", "id 0", "unsorted", "other ids", "fewer categories"],
+    ids=[
+        "as it is",
+        "no area",
+        "no iscrowd",
+        "id 0",
+        "unsorted",
+        "byte order mark",
+        "UTF-16",
+        "other ids",
+        "fewer categories",
+    ],
 )
 def test_perfect_detections_have_an_ap_of_100_whatever_the_json_lacks(files, change, tmp_path):
-    edit(files[1][0], change)
+    if isinstance(change, str):
+        files[1][0].write_bytes(files[1][0].read_text().encode(change))
+    else:
+        edit(files[1][0], change)
     cfg = config(files)
     complete_config(cfg)
     register_datasets(cfg)
