@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qs, urlparse
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -33,6 +33,9 @@ class LibraCheckpointer(DetectionCheckpointer):
     written whole or not at all, and finite.
     """
 
+    #: what the model's classes are called, in their order; goes into every checkpoint
+    class_names: Sequence[str] = ()
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.path_manager = AtomicPathManager(self.path_manager)
@@ -48,7 +51,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
             if bad := non_finite({"model": self.model.state_dict(), **parts}):
                 raise FloatingPointError(f"{summary(bad)} are not finite, the checkpoint {name} is not written")
-        super().save(name, **kwargs)
+        super().save(name, class_names=list(self.class_names), **kwargs)
 
     def load(self, path, *args, **kwargs):
         self._source = path

@@ -39,7 +39,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 def run(args) -> int:
     if not args.output.parent.is_dir():
         raise FileError(f"--output: there is no folder {args.output.parent}")
-    cfg = setup(args)
+    cfg = setup(args, any_classes=True)
     dataset = args.dataset or cfg.DATASETS.TRAIN[0]
     if dataset not in DatasetCatalog:
         raise UserError(f"--dataset: expected a registered data set, got {dataset!r}")

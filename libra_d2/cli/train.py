@@ -17,6 +17,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from libra_d2.engine.agreement import check_agreement
 from libra_d2.engine.check_run import check_run
@@ -59,7 +60,7 @@ def run(args) -> int:
     rank = int(os.environ.get("RANK", 0))  # torchrun's; the first one checks the data for all
     setup_logger(name="libra_d2", distributed_rank=rank)
     reads = ("VAL",) if args.eval_only else ("TRAIN", "VAL")
-    cfg = setup(args, reads=reads if rank == 0 else ())
+    cfg = setup(args, reads=reads if rank == 0 else (), any_classes=not args.eval_only)
     return launch(_on_each_rank, args, cfg, run=args, device=cfg.MODEL.DEVICE)
 
 

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
+from libra_d2.checkpoint.saved_classes import newest_checkpoint, saved_class_names
 from libra_d2.config.files import given_keys, load_config
 from libra_d2.config.keys import add_libra_config
 from libra_d2.data import check_datasets, check_paths, complete_config, register_datasets
+from libra_d2.data.class_names import TrainedClasses
 
 DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
 
-def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
+def setup(args, reads: Sequence[str] = (), overrides: Sequence = (), any_classes: bool = False) -> CfgNode:
     """The frozen config that a command's arguments describe, its data sets registered with Detectron2.
 
     Args:
@@ -20,6 +22,8 @@ def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
         reads: which of the data sets "TRAIN" and "VAL" the command will read: they are checked as ``libra-d2 check``
             does, and errors are raised.
         overrides: ``KEY VALUE`` pairs that the command itself decides, whatever the user wrote.
+        any_classes: ``MODEL.WEIGHTS`` may have been trained on other classes; with ``args.resume`` the checkpoints in
+            ``OUTPUT_DIR`` may not.
 
     Raises:
         UserError: the config or the data cannot be used.
@@ -28,12 +32,21 @@ def setup(args, reads: Sequence[str] = (), overrides: Sequence = ()) -> CfgNode:
     for flag in DATA_FLAGS:
         cfg.MODEL.LIBRA.DATA[flag.upper()] = getattr(args, flag, "") or cfg.MODEL.LIBRA.DATA[flag.upper()]
     check_paths(cfg, reads)
-    complete_config(cfg, given_keys(args.opts))
+    complete_config(cfg, given_keys(args.opts), _trained_classes(cfg, getattr(args, "resume", False), any_classes))
     cfg.merge_from_list(list(overrides))
     check_datasets(cfg, reads)
     cfg.freeze()
     register_datasets(cfg)
     return cfg
+
+
+def _trained_classes(cfg: CfgNode, resume: bool, any_classes: bool) -> TrainedClasses | None:
+    """The classes of the weights that the model will have after loading, where they say them."""
+    file = newest_checkpoint(cfg.OUTPUT_DIR) if resume else None
+    if file is None and not any_classes:
+        file = cfg.MODEL.WEIGHTS
+    names = saved_class_names(file) if file else []
+    return TrainedClasses(file, names) if names else None
 
 
 def enter_process(cfg: CfgNode) -> None:

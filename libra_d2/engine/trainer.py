@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.checks import UserError
+from libra_d2.data.class_names import class_names_of
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
@@ -43,6 +44,7 @@ class LibraTrainer(DefaultTrainer):
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = LibraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer.class_names = class_names_of(cfg)
         self._watch = StepWatch(cfg, model, self.checkpointer)
         self._trainer.register_hooks([self._watch])
         self.start_iter = 0

@@ -1,0 +1,36 @@
+"""The class names that a checkpoint carries, read before a model is built from them."""
+
+import os
+
+from torch import nn
+
+from libra_d2.checkpoint.checkpointer import LibraCheckpointer
+from libra_d2.checkpoint.safe_load import is_whole, load_torch
+
+
+def saved_class_names(path: str) -> list[str]:
+    """What the classes of a local ``.pth`` file are called; none where it does not say, or is of another kind.
+
+    Raises:
+        FileError, UserError: the file cannot be read, see :func:`load_torch`.
+    """
+    if not path.endswith(".pth") or not os.path.isfile(path):
+        return []
+    return class_names_in(load_torch(path))
+
+
+def class_names_in(checkpoint: object) -> list[str]:
+    """What the classes are called in a checkpoint that was loaded; none where it does not say."""
+    names = checkpoint.get("class_names") if isinstance(checkpoint, dict) else None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_list else []
+
+
+def newest_checkpoint(folder: str) -> str | None:
+    """The checkpoint that ``--resume`` will take, or None where there is none that is whole."""
+    checkpointer = LibraCheckpointer(nn.Module(), folder)
+    if not checkpointer.has_checkpoint():
+        return None
+    numbered = sorted(checkpointer.get_all_checkpoint_files(), key=os.path.getmtime, reverse=True)
+    tagged = checkpointer.get_checkpoint_file()
+    return next((file for file in [tagged, *numbered] if file.endswith(".pth") and is_whole(file)), None)
