@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
+from PIL import Image
 from torch import nn
 
 from libra_d2.checkpoint import LibraCheckpointer, summary
-from libra_d2.checks import UserError
+from libra_d2.checkpoint.saved_classes import class_names_in
+from libra_d2.checks import UserError, choice
+
+# what detectron2.data.detection_utils.read_image can make of an image besides BGR and RGB
+_CONVERTED = ("L", "YUV-BT.601")
 
 
 def load_trained(cfg: CfgNode, *, resume: bool = False, parts: Sequence[str] = ("",)) -> nn.Module:
@@ -26,25 +33,52 @@ def load_trained(cfg: CfgNode, *, resume: bool = False, parts: Sequence[str] = (
 
 
 def build_predictor(cfg: CfgNode) -> DefaultPredictor:
-    """Detectron2's predictor with the model of :func:`load_trained`; raises what that raises."""
+    """Detectron2's predictor with the model of :func:`load_trained`; raises what that raises.
+
+    Like Detectron2's it takes BGR images, whatever ``INPUT.FORMAT`` the model was trained with.
+    """
     empty = cfg.clone()
     empty.defrost()
     empty.MODEL.WEIGHTS = ""  # Detectron2 would unpickle it, which can run code from the file
-    predictor = DefaultPredictor(empty)
+    kind = DefaultPredictor
+    if choice(cfg, "INPUT.FORMAT", ("BGR", "RGB", *_CONVERTED)) in _CONVERTED:
+        kind, empty.INPUT.FORMAT = _ConvertingPredictor, "BGR"
+    predictor = kind(empty)
+    predictor.input_format = cfg.INPUT.FORMAT
     _fill(predictor.model, cfg)
     return predictor
 
 
+class _ConvertingPredictor(DefaultPredictor):
+    """For the formats that the training loader reads and DefaultPredictor refuses."""
+
+    def __call__(self, original_image: np.ndarray) -> dict:
+        image = Image.fromarray(np.ascontiguousarray(original_image[:, :, ::-1]))
+        return super().__call__(convert_PIL_to_numpy(image, self.input_format))
+
+
 def _fill(model: nn.Module, cfg: CfgNode, resume: bool = False, parts: Sequence[str] = ("",)) -> nn.Module:
     checkpointer = LibraCheckpointer(model, cfg.OUTPUT_DIR)
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     random = [name for name in _random(checkpointer.not_loaded) if name.startswith(tuple(parts))]
     if random:
         raise UserError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is not this detector after training, it lacks {summary(random)}: "
             "add MODEL.WEIGHTS FILE with a trained one, e.g. the model_final.pth that libra-d2 train wrote"
         )
+    if "" in parts:
+        _refuse_other_classes(cfg, class_names_in(rest))
     return model.eval()
+
+
+def _refuse_other_classes(cfg: CfgNode, trained: list[str]) -> None:
+    """Outputs have the order of the names that training had; other names for them would be wrong."""
+    names = list(cfg.MODEL.LIBRA.DATA.CLASS_NAMES)
+    if trained and names and names != trained:
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} was trained on the classes {trained}, the config has {names} "
+            "(MODEL.LIBRA.DATA.CLASS_NAMES); use the config.yaml that was saved beside the weights"
+        )
 
 
 def _random(not_loaded: list[str]) -> list[str]:

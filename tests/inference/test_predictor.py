@@ -1,10 +1,13 @@
 """A predictor is a trained model: weights that were left at random are an error."""
 
+import numpy as np
 import pytest
 import torch
+from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
+from PIL import Image
 
-from libra_d2.inference import build_predictor
+from libra_d2.inference import build_predictor, load_trained
 from tests.modeling.builders import small_cfg
 
 CONFIG = "libra_faster_rcnn_R_50_FPN_1x.yaml"
@@ -54,3 +57,39 @@ def test_a_plain_detectors_weights_do_where_the_pyramid_starts_as_the_identity(t
 def test_weights_left_at_random_are_an_error(tmp_path, change, opts, lacking):
     with pytest.raises(ValueError, match=f"it lacks {lacking}"):
         build_predictor(save(tmp_path, change, *opts))
+
+
+def test_another_list_of_classes_than_that_of_the_weights_is_refused(tmp_path):
+    cfg = save(tmp_path, lambda state: state)
+    content = torch.load(cfg.MODEL.WEIGHTS)
+    torch.save({**content, "class_names": ["a", "b", "c", "d", "e"]}, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.LIBRA.DATA.CLASS_NAMES = ["a", "b", "c", "d", "e"]
+    load_trained(cfg)
+    cfg.MODEL.LIBRA.DATA.CLASS_NAMES = ["a", "b", "c", "e", "d"]
+    with pytest.raises(ValueError, match=r"trained on the classes \['a', .*'e'\], the config has \['a', .*'d'\]"):
+        load_trained(cfg)
+    load_trained(cfg, parts=("backbone.", "proposal_generator."))  # an RPN knows no classes
+
+
+GREY = ("INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[110.0]", "MODEL.PIXEL_STD", "[60.0]")
+YUV = ("INPUT.FORMAT", "YUV-BT.601", "MODEL.PIXEL_MEAN", "[0.5, 0.0, 0.0]", "MODEL.PIXEL_STD", "[0.2, 0.2, 0.2]")
+
+
+@pytest.mark.parametrize("opts", [GREY, YUV, ("INPUT.FORMAT", "RGB"), ()])
+def test_the_model_gets_images_in_the_format_that_training_reads(tmp_path, opts):
+    cfg = save(tmp_path, lambda state: state, "INPUT.MIN_SIZE_TEST", "0", *opts)
+    predictor = build_predictor(cfg)
+    seen = []
+    predictor.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]["image"]))
+    file = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(file)
+    assert "instances" in predictor(read_image(str(file), "BGR"))
+    expected = read_image(str(file), cfg.INPUT.FORMAT).astype("float32")
+    assert np.array_equal(seen[0].numpy().transpose(1, 2, 0), expected)
+
+
+def test_a_format_that_nothing_reads_is_refused(tmp_path):
+    cfg = save(tmp_path, lambda state: state)
+    cfg.INPUT.FORMAT = "CMYK"
+    with pytest.raises(ValueError, match=r"INPUT.FORMAT: expected one of \['BGR', 'RGB', 'L', .*\], got 'CMYK'"):
+        build_predictor(cfg)
