@@ -1,6 +1,6 @@
 // The schemas of the ops and the module that Python imports to load them. Implementations register
 // themselves for their device in cpu/ and cuda/; libra_d2/ops/_library.py adds the fake kernels
-// and, for every other device, the pure-torch twin.
+// and, for every other device, the reference in pure torch.
 #include <Python.h>
 #include <torch/library.h>
 

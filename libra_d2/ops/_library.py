@@ -1,7 +1,7 @@
-"""Where the ops come from: the compiled core when it is there, else the pure-torch twin.
+"""Where the ops come from: the compiled core when it is there, else the reference implementation in pure torch.
 
-Both answer to ``torch.ops.libra_d2``. The twin is registered for every backend, and a kernel of the core for a device
-takes its place there: with a core built without CUDA, CUDA tensors go through the twin.
+Both answer to ``torch.ops.libra_d2``. The reference is registered for every backend, and a kernel of the core for a
+device takes its place there: with a core built without CUDA, CUDA tensors go through the reference.
 """
 
 import functools
@@ -11,7 +11,7 @@ import os
 import torch
 from torch import Tensor
 
-from . import _core, _twin
+from . import _core, _reference
 from ._checks import check_offset_values
 
 # The core defines the same schemas in csrc/ops.cpp; a test compares them.
@@ -23,15 +23,15 @@ SCHEMAS = {
     "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, str bin_upper, "
     "float bin_upper_value, float floor_thr, float floor_fraction, float neg_pos_ub) -> (Tensor, Tensor, Tensor)",
 }
-_TWINS = {
-    "match_boxes": _twin.match_boxes,
-    "batched_iou": _twin.batched_iou,
-    "bucketed_sample": _twin.bucketed_sample,
+_REFERENCE = {
+    "match_boxes": _reference.match_boxes,
+    "batched_iou": _reference.batched_iou,
+    "bucketed_sample": _reference.bucketed_sample,
 }
 
 
 def backend() -> str:
-    """``"native"`` when the compiled core is in use, ``"torch"`` when the pure-torch twin is."""
+    """``"native"`` when the compiled core is in use, ``"torch"`` when the pure-torch reference is."""
     return "native" if _core.loaded() else "torch"
 
 
@@ -87,5 +87,5 @@ ops = torch.ops.libra_d2
 for _name, _schema in SCHEMAS.items():
     if not _core.loaded():
         torch.library.define(f"libra_d2::{_name}", _schema)
-    torch.library.impl(f"libra_d2::{_name}", "default", _TWINS[_name])
+    torch.library.impl(f"libra_d2::{_name}", "default", _REFERENCE[_name])
     torch.library.register_fake(f"libra_d2::{_name}", _FAKES[_name])

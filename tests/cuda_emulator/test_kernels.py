@@ -1,4 +1,4 @@
-"""The CUDA kernels, run by the emulator, give the twin's and the CPU core's results bit for bit."""
+"""The CUDA kernels, run by the emulator, give the results of the reference and of the CPU core bit for bit."""
 
 import random
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libra_d2 import ops
-from libra_d2.ops._twin import philox
+from libra_d2.ops._reference import philox
 from tests.ops.backends import BACKENDS, using
 from tests.ops.ragged_batches import box_batches, pack, strided
 

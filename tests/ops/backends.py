@@ -6,7 +6,7 @@ from unittest import mock
 import torch
 
 from libra_d2 import ops
-from libra_d2.ops import _library, _twin
+from libra_d2.ops import _library, _reference
 
 # Why a backend is left out here, or None; test_registration.py skips one test for each that is.
 MISSING = {
@@ -38,6 +38,6 @@ class _OnGpu:
 @contextlib.contextmanager
 def using(backend: str):
     """Inside, the public functions of ``libra_d2.ops`` go to ``backend``."""
-    stand_in = {"native": _library.ops, "torch": _twin, "cuda": _OnGpu()}[backend]
+    stand_in = {"native": _library.ops, "torch": _reference, "cuda": _OnGpu()}[backend]
     with mock.patch.object(_library, "ops", stand_in):
         yield

@@ -1,4 +1,4 @@
-"""Where the core cannot be built or does not fit, the twin takes over and one line says why."""
+"""Where the core cannot be built or does not fit, pure torch takes over and one line says why."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def said(done: subprocess.CompletedProcess) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.startswith("libra_d2: ")]
 
 
-def test_without_a_compiler_the_twin_is_installed(source):
+def test_without_a_compiler_pure_torch_is_installed(source):
     done = run_setup(source, "setup.py", "--quiet", "build", CXX="/nowhere/c++")
     assert done.returncode == 0, done.stderr
     assert said(done) == [
@@ -62,7 +62,7 @@ def script(path: Path, *lines: str) -> str:
 BUILD_EDITABLE = "from setuptools import build_meta; build_meta.build_editable('.')"  # what pip install -e calls
 
 
-def test_where_the_core_does_not_compile_the_twin_is_installed(source, tmp_path):
+def test_where_the_core_does_not_compile_pure_torch_is_installed(source, tmp_path):
     compiler = script(tmp_path / "bin" / "c++", "echo this compiler knows no -fopenmp >&2", "exit 1")
     done = run_setup(source, "-c", BUILD_EDITABLE, CXX=compiler)
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_where_the_cuda_half_does_not_compile_the_rest_is_installed(source, tmp_
     assert json.loads((source / "libra_d2" / "_core_build.json").read_text())["cuda"] == ""
 
 
-def test_without_torch_the_twin_is_installed(source):
+def test_without_torch_pure_torch_is_installed(source):
     (source / "torch.py").write_text("raise ImportError('hidden by the test')\n")
     done = run_setup(source, "setup.py", "--quiet", "build", PYTHONPATH=str(source))
     assert done.returncode == 0, done.stderr
@@ -131,7 +131,7 @@ def import_ops(folder: Path, backend: str) -> subprocess.CompletedProcess:
     ],
     ids=["not built", "another torch", "broken"],
 )
-def test_import_falls_back_to_the_twin(tmp_path, record, line):
+def test_import_falls_back_to_pure_torch(tmp_path, record, line):
     package = tmp_path / "libra_d2"
     shutil.copytree(ROOT / "libra_d2" / "ops", package / "ops", ignore=shutil.ignore_patterns("__pycache__"))
     (package / "__init__.py").touch()
@@ -156,5 +156,6 @@ def test_insisting_on_a_core_means_its_cuda_half_where_there_is_a_gpu(monkeypatc
 
 def test_insisting_on_a_core_that_is_not_there_fails(tmp_path):
     shutil.copytree(ROOT / "libra_d2" / "ops", tmp_path / "libra_d2" / "ops")
+    (tmp_path / "libra_d2" / "__init__.py").touch()  # before an installed package on the path
     done = import_ops(tmp_path, "native")
     assert "ImportError: LIBRA_D2_BACKEND=native, but the compiled core was not built" in done.stderr

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libra_d2 import ops
-from libra_d2.ops import _twin
-from libra_d2.ops._twin import match as twin_match
+from libra_d2.ops import _reference
+from libra_d2.ops._reference import match as reference_match
 from tests.ops.backends import BACKENDS, using
 from tests.ops.ragged_batches import box_batches, box_tensor, pack, strided
 from tests.oracles.matching import match_image, pair_iou
@@ -147,13 +147,13 @@ def test_batched_iou_equals_oracle(backend, batch):
 
 @settings(deadline=None, max_examples=100)
 @given(batch=box_batches(), shared=st.booleans(), low_quality=st.booleans())
-def test_twin_with_unread_offsets_equals_twin(batch, shared, low_quality):
-    # The way of the twin for offsets on a device, where reading them would synchronise.
+def test_reference_gives_the_same_whether_it_reads_offsets_or_not(batch, shared, low_quality):
+    # The way of the reference for offsets on a device, where reading them would synchronise.
     boxes, box_offsets = pack([boxes for boxes, _ in batch], NO_BOXES)
     gts, gt_offsets = pack([gts for _, gts in batch], NO_BOXES)
     args = (boxes, gts, None if shared else box_offsets, gt_offsets)
     outputs = []
-    for way in (twin_match._match_by_image, twin_match._match_masked):
+    for way in (reference_match._match_by_image, reference_match._match_masked):
         shape = (len(batch), len(boxes)) if shared else (len(boxes),)
         into = [torch.zeros(shape, dtype=dtype) for dtype in (torch.int64, torch.float32, torch.bool)]
         way(*args, into[0], into[1], into[2] if low_quality else None)
@@ -161,7 +161,7 @@ def test_twin_with_unread_offsets_equals_twin(batch, shared, low_quality):
     assert_equal(*outputs)
 
 
-def test_twin_never_holds_the_matrix():
+def test_reference_never_holds_the_matrix():
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
         numel = 0
 
@@ -174,5 +174,5 @@ def test_twin_never_holds_the_matrix():
 
     boxes, gts = torch.rand(3000, 4).cumsum(1), torch.rand(1000, 4).cumsum(1)
     with Largest() as largest:
-        _twin.match_boxes(boxes, gts, None, torch.tensor([0, 1000]), [0.5], [0, 1], True)
+        _reference.match_boxes(boxes, gts, None, torch.tensor([0, 1000]), [0.5], [0, 1], True)
     assert largest.numel < 3000 * 1000 / 20

@@ -1,4 +1,4 @@
-"""The compiled core against the pure-torch twin, bit for bit, on what is too large for the slow oracles."""
+"""The compiled core against the reference in pure torch, bit for bit, on what is too large for the slow oracles."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from libra_d2 import ops
-from libra_d2.ops import _twin
+from libra_d2.ops import _reference
 from tests.ops.test_arguments import BOXES
 
 pytestmark = pytest.mark.skipif(ops.backend() != "native", reason="the compiled core was not built")
@@ -18,7 +18,7 @@ SEED = torch.tensor(-(2**63))
 
 
 def assert_same(args, op):
-    for one, other in zip(getattr(CORE, op)(*args), getattr(_twin, op)(*args), strict=True):
+    for one, other in zip(getattr(CORE, op)(*args), getattr(_reference, op)(*args), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
 
@@ -35,7 +35,7 @@ def random_boxes(count, generator):
 
 @pytest.mark.parametrize("low_quality", [False, True])
 @pytest.mark.parametrize(("rows", "num_gts"), [(1, 1), (127, 5), (129, 64), (1000, 3), (3000, 257)])
-def test_match_boxes_equals_twin(rows, num_gts, low_quality):
+def test_match_boxes_equals_reference(rows, num_gts, low_quality):
     generator = torch.Generator().manual_seed(rows)
     boxes, gts = random_boxes(rows, generator), random_boxes(num_gts, generator)
     gts[: num_gts // 3] = boxes[:1].nan_to_num() if rows < 3 else boxes[: num_gts // 3].nan_to_num(posinf=500.0)
@@ -56,12 +56,12 @@ def test_match_boxes_finds_every_low_quality_match_among_neighbours():
 
 
 @pytest.mark.parametrize("rows", [1, 15, 16, 17, 333])
-def test_batched_iou_equals_twin(rows):
+def test_batched_iou_equals_reference(rows):
     generator = torch.Generator().manual_seed(rows)
     boxes, gts = random_boxes(rows, generator), random_boxes(50, generator)
     args = (boxes, gts, torch.tensor([0, rows // 2, rows]), torch.tensor([0, 33, 50]))
     numel = (rows // 2) * 33 + (rows - rows // 2) * 17
-    assert torch.equal(CORE.batched_iou(*args, numel), _twin.batched_iou(*args, numel))
+    assert torch.equal(CORE.batched_iou(*args, numel), _reference.batched_iou(*args, numel))
 
 
 def labelled(rows, generator, low=-1):
@@ -85,7 +85,7 @@ def labelled(rows, generator, low=-1):
         ("iou_balanced", 5000, "value", 0.9, -1.0, 0.1, -1.0),
     ],
 )
-def test_bucketed_sample_equals_twin(positive, rest):
+def test_bucketed_sample_equals_reference(positive, rest):
     generator = torch.Generator().manual_seed(4)
     labels, ious, matched_idx = labelled(30_000, generator)
     offsets = torch.tensor([0, 2000, 2000, 2700, 30_000])
@@ -108,7 +108,7 @@ def test_bucketed_sample_takes_any_matched_idx_and_any_iou():
             assert_same((labels, ious, matched_idx, torch.tensor([0, 4000]), SEED, 256, 0.25, *rest), "bucketed_sample")
 
 
-def test_bucketed_sample_equals_twin_on_rpn_sizes():
+def test_bucketed_sample_equals_reference_on_rpn_sizes():
     generator = torch.Generator().manual_seed(1)
     labels, ious, matched_idx = labelled(120_000, generator, low=0)
     labels[torch.rand(120_000, generator=generator) < 0.99] = 0
@@ -139,10 +139,10 @@ def test_every_instruction_set_gives_the_same_bits(capability):
     code = """
 import torch
 from tests.ops import test_native as t
-t.test_match_boxes_equals_twin(3000, 257, True)
-t.test_match_boxes_equals_twin(129, 64, False)
-t.test_batched_iou_equals_twin(333)
-t.test_bucketed_sample_equals_twin("instance_balanced", ("iou_balanced", 7, "max_all", 0.0, 0.0, 0.25, -1.0))
+t.test_match_boxes_equals_reference(3000, 257, True)
+t.test_match_boxes_equals_reference(129, 64, False)
+t.test_batched_iou_equals_reference(333)
+t.test_bucketed_sample_equals_reference("instance_balanced", ("iou_balanced", 7, "max_all", 0.0, 0.0, 0.25, -1.0))
 print(torch.backends.cpu.get_cpu_capability())
 """
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": "1"}

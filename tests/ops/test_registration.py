@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from libra_d2 import ops
-from libra_d2.ops import _core, _library, _twin
+from libra_d2.ops import _core, _library, _reference
 from tests.ops.backends import BACKENDS, MISSING, using
 from tests.ops.test_arguments import IOU, MATCH, OPS, SAMPLE
 
@@ -80,13 +80,13 @@ OFFSETS = {"match_boxes": (2, 3), "batched_iou": (2, 3), "bucketed_sample": (3,)
         if (name, where) != ("batched_iou", "meta")  # as many matrices as the offsets say
     ],
 )
-def test_twin_reads_nothing_of_a_device_on_the_host(name, args, offsets_on):
+def test_reference_reads_nothing_of_a_device_on_the_host(name, args, offsets_on):
     """A meta tensor has no values: whatever reads one, or has an output whose size depends on values, raises."""
     args = [
         arg.to(offsets_on if place in OFFSETS[name] else "meta") if isinstance(arg, torch.Tensor) else arg
         for place, arg in enumerate(args)
     ]
-    outputs = getattr(_twin, name)(*args)
+    outputs = getattr(_reference, name)(*args)
     assert {output.device.type for output in (outputs if isinstance(outputs, tuple) else [outputs])} == {"meta"}
 
 
@@ -125,7 +125,7 @@ def test_core_has_the_kernels_that_its_record_tells_of():
     assert ("CPU and CUDA" in _core.status()) == ops.has_cuda()
 
 
-def test_backend_variable_chooses_the_twin():
+def test_backend_variable_chooses_the_reference():
     done = run_python("import libra_d2.ops as o; print(o.backend(), o.has_cuda())", LIBRA_D2_BACKEND="torch")
     assert done.stdout.split() == ["torch", "False"], done.stderr
 

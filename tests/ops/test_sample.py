@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from libra_d2 import ops
-from libra_d2.ops._twin import philox
+from libra_d2.ops._reference import philox
 from tests.ops.backends import BACKENDS, using
 from tests.ops.ragged_batches import pack, strided
 from tests.oracles.sampling import philox4x32_10, sample_image
