@@ -2,7 +2,7 @@
 
 A ragged batch is a packed tensor and int64 ``offsets`` of shape [N + 1]: image ``n`` owns the rows
 ``offsets[n]:offsets[n + 1]``. Boxes are float32 XYXY in absolute pixels. Offsets may live on the boxes' device or on
-the CPU.
+the CPU; :mod:`libra_d2.ops.ragged` makes them.
 
 Shape letters: N images, R packed boxes, A boxes shared by all images, G packed ground truths, S samples per image.
 """

@@ -2,8 +2,8 @@ import torch
 from torch import Tensor
 
 from .._checks import check_offset_values
+from ..ragged import image_of_row
 from .iou import area, pairwise_iou
-from .ragged import image_of_rows
 
 # Pairs of a box and a ground truth compared at once: on a CPU as many as fit its second-level cache.
 _PAIRS_ON_CPU = 1 << 16
@@ -59,9 +59,9 @@ def _match_masked(boxes, gt_boxes, box_offsets, gt_offsets, index, iou, low_qual
     """
     box_offsets = box_offsets if box_offsets is None else box_offsets.to(boxes.device, non_blocking=True)
     gt_offsets = gt_offsets.to(boxes.device, non_blocking=True)
-    gt_image = image_of_rows(gt_offsets, gt_boxes.shape[0])
+    gt_image = image_of_row(gt_offsets, gt_boxes)
     if box_offsets is not None:
-        box_image = image_of_rows(box_offsets, boxes.shape[0])
+        box_image = image_of_row(box_offsets, boxes)
         _match(boxes, gt_boxes, index, iou, low_quality, gt_image=gt_image, box_image=box_image)
         first_gt = gt_offsets[:-1].index_select(0, box_image)
     else:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from .._checks import check_offset_values
+from ..ragged import image_of_row
 from . import philox
-from .ragged import count_in_image, image_of_rows, max_in_image, smallest
+from .segments import count_in_image, max_in_image, smallest
 
 
 def bucketed_sample(
@@ -32,7 +33,7 @@ def bucketed_sample(
         counts = labels.new_zeros(0, dtype=torch.int64)
         return labels.new_zeros((0, num_samples), dtype=torch.int64), counts, counts.clone()
     offsets = offsets.to(labels.device, non_blocking=True).clamp(0, labels.shape[0])
-    image = image_of_rows(offsets, labels.shape[0])
+    image = image_of_row(offsets, labels)
     index = torch.arange(labels.shape[0], device=labels.device) - offsets.index_select(0, image)
     keys = philox.draw(seed, index, image, philox.BOX)
 

@@ -1,14 +1,7 @@
-"""Rows, images and segments without a loop and without asking the device how many."""
+"""Counts, maxima and ranks inside images and segments, without a loop and without asking the device how many."""
 
 import torch
 from torch import Tensor
-
-
-def image_of_rows(offsets: Tensor, rows: int) -> Tensor:
-    """int64 [rows]: the image that owns each row. Rows outside of bad offsets go to the first or last image."""
-    row = torch.arange(rows, device=offsets.device)
-    image = torch.searchsorted(offsets, row, right=True) - 1
-    return image.clamp_(min=0, max=max(0, offsets.shape[0] - 2))
 
 
 def count_in_image(image: Tensor, counted: Tensor, images: int) -> Tensor:
