@@ -7,7 +7,7 @@ from detectron2.modeling.matcher import Matcher
 from detectron2.structures import Boxes, Instances
 
 from libra_d2 import ops
-from libra_d2.modeling.ragged import image_of_row, pack, pack_boxes
+from libra_d2.ops.ragged import image_of_row, pack
 
 
 @dataclass
@@ -34,6 +34,12 @@ class Matches:
     def gt_boxes(self) -> torch.Tensor:
         """float32, shape of ``label`` and 4: the matched object's box; arbitrary where the image has no object."""
         return self._gt_boxes[self._gt_row]
+
+
+def pack_boxes(boxes: list[Boxes]) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`pack` for boxes, as float32 [R, 4]: half-precision boxes would round away most of their IoU."""
+    packed, offsets = pack([b.tensor for b in boxes])
+    return packed.float(), offsets
 
 
 def match_to_instances(boxes: list[Boxes] | Boxes, targets: list[Instances], matcher: Matcher) -> Matches:

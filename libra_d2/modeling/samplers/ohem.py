@@ -5,7 +5,7 @@ import torch
 from libra_d2.checks import choice
 from libra_d2.modeling.box_predictor import losses_of_each_box
 from libra_d2.modeling.box_sampler import BOX_SAMPLER_REGISTRY, Sample
-from libra_d2.modeling.ragged import image_of_row
+from libra_d2.ops.ragged import image_of_row
 
 
 @BOX_SAMPLER_REGISTRY.register()
