@@ -1,76 +1,69 @@
-// Checks of what a kernel would otherwise crash on. The Python wrappers check more and run first;
-// these hold for callers of torch.ops.libra_d2 as well. A sentence reads "<op>: expected ..., got
-// ...".
+// Refusing an op's numbers and names, in the words of libra_d2/ops/_checks.py: "<op>: expected ..., got ...". Free of
+// torch, so that the emulated kernels check as well; Python gets a ValueError. The checks of tensors are in checks.cpp.
 #pragma once
-
-#include <ATen/core/Tensor.h>
-#include <c10/util/Exception.h>
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
+#include <cstdio>
+#include <cstdlib>
+#include <initializer_list>
+#include <sstream>
+#include <stdexcept>
+#include <string>
 
 namespace libra_d2 {
 
-inline void check_dtype(const char* op, const char* name, const at::Tensor& t,
-                        at::ScalarType dtype) {
-  TORCH_CHECK_TYPE(t.layout() == at::kStrided, op, ": expected ", name,
-                   " to be a dense (strided) tensor, got ", t.layout());
-  TORCH_CHECK_TYPE(t.scalar_type() == dtype, op, ": expected ", name, " of dtype ", dtype, ", got ",
-                   t.scalar_type());
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
 }
 
-inline void check_device(const char* op, const char* name, const at::Tensor& t, at::Device device) {
-  TORCH_CHECK_VALUE(t.device() == device, op, ": expected ", name, " on ", device, ", got ",
-                    t.device());
-}
+inline std::string text_of(int64_t value) { return std::to_string(value); }
 
-inline void check_boxes(const char* op, const char* name, const at::Tensor& t, at::Device device) {
-  check_dtype(op, name, t, at::kFloat);
-  check_device(op, name, t, device);
-  TORCH_CHECK_VALUE(t.dim() == 2 && t.size(1) == 4, op, ": expected ", name,
-                    " of shape [R, 4], got ", t.sizes());
-}
-
-inline void check_rows(const char* op, const char* name, const at::Tensor& t, at::ScalarType dtype,
-                       int64_t rows, at::Device device) {
-  check_dtype(op, name, t, dtype);
-  check_device(op, name, t, device);
-  TORCH_CHECK_VALUE(t.dim() == 1 && t.size(0) == rows, op, ": expected ", name, " of shape [", rows,
-                    "], one value a row, got ", t.sizes());
-}
-
-inline void check_offsets(const char* op, const char* name, const at::Tensor& t,
-                          at::Device device) {
-  check_dtype(op, name, t, at::kLong);
-  TORCH_CHECK_VALUE(t.device() == device || t.is_cpu(), op, ": expected ", name, " on ", device,
-                    " or on the CPU, got ", t.device());
-  TORCH_CHECK_VALUE(t.dim() == 1 && t.size(0) >= 1, op, ": expected ", name,
-                    " of shape [N + 1], got ", t.sizes());
-}
-
-inline void check_images(const char* op, const char* name, const at::Tensor& t, int64_t images) {
-  TORCH_CHECK_VALUE(t.size(0) == images + 1, op, ": expected ", name, " for ", images,
-                    " images, got ", t.size(0) - 1);
-}
-
-// For contiguous offsets on the CPU.
-inline void check_offset_values(const char* op, const char* name, const at::Tensor& t,
-                                int64_t rows) {
-  const int64_t* values = t.const_data_ptr<int64_t>();
-  const int64_t images = t.size(0) - 1;
-  TORCH_CHECK_VALUE(values[0] == 0, op, ": expected ", name, " to start at 0, got ", values[0]);
-  for (int64_t n = 0; n < images; ++n) {
-    TORCH_CHECK_VALUE(values[n] <= values[n + 1], op, ": expected ", name, " not to decrease, got ",
-                      values[n], " before ", values[n + 1]);
+// As Python writes a float: with no more digits than it takes to tell it from its neighbours.
+inline std::string text_of(double value) {
+  if (std::isnan(value)) return "nan";
+  const bool fixed = value == 0 || (std::abs(value) >= 1e-4 && std::abs(value) < 1e16);
+  char text[64];
+  for (int digits = fixed ? 1 : 0; digits <= 21; ++digits) {
+    std::snprintf(text, sizeof(text), fixed ? "%.*f" : "%.*e", digits, value);
+    if (std::strtod(text, nullptr) == value) break;
   }
-  TORCH_CHECK_VALUE(values[images] == rows, op, ": expected ", name, " to end at ", rows,
-                    ", the number of rows, got ", values[images]);
+  return text;
 }
 
-inline void check_range(const char* op, const char* name, double value, double low, double high) {
-  TORCH_CHECK_VALUE(value >= low && value <= high, op, ": expected ", name, " to be a number from ",
-                    low, " to ", high, ", got ", value);
+template <class Values>
+std::string list_of(const Values& values) {
+  std::string text;
+  for (const auto value : values) text += (text.empty() ? "" : ", ") + text_of(value);
+  return "[" + text + "]";
+}
+
+inline void check_finite(const char* op, const char* name, double value) {
+  if (!std::isfinite(value)) refuse(op, ": expected ", name, " to be a finite number, got ", text_of(value));
+}
+
+inline void check_fraction(const char* op, const char* name, double value) {
+  if (!(value >= 0 && value <= 1)) refuse(op, ": expected ", name, " to be a number from 0 to 1, got ", text_of(value));
+}
+
+inline void check_count(const char* op, const char* name, int64_t value, int64_t most) {
+  if (value < 1) refuse(op, ": expected ", name, " >= 1, got ", value);
+  if (value > most) refuse(op, ": expected ", name, " <= ", most, ", got ", value);
+}
+
+// The place of `value` among the choices.
+inline int choice(const char* op, const char* name, const std::string& value,
+                  std::initializer_list<const char*> choices) {
+  int index = 0;
+  std::string allowed;
+  for (const char* c : choices) {
+    if (value == c) return index;
+    allowed += (index++ ? ", '" : "'") + std::string(c) + "'";
+  }
+  refuse(op, ": expected ", name, " to be one of ", allowed, ", got '", value, "'");
 }
 
 }  // namespace libra_d2

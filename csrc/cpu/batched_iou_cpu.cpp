@@ -6,26 +6,18 @@
 #include <algorithm>
 #include <vector>
 
-#include "../checks.h"
+#include "../batched_iou.h"
 #include "packed_ground_truths.h"
 
 namespace libra_d2 {
 namespace {
 
-constexpr const char* kOp = "batched_iou";
-
 at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
                            const at::Tensor& box_offsets, const at::Tensor& gt_offsets,
                            int64_t numel) {
-  check_boxes(kOp, "boxes", boxes, at::kCPU);
-  check_boxes(kOp, "gt_boxes", gt_boxes, at::kCPU);
-  check_offsets(kOp, "gt_offsets", gt_offsets, at::kCPU);
-  check_offsets(kOp, "box_offsets", box_offsets, at::kCPU);
+  check_batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, numel);
   const int64_t images = gt_offsets.size(0) - 1;
-  check_images(kOp, "box_offsets", box_offsets, images);
   const at::Tensor box_bounds = box_offsets.contiguous(), gt_bounds = gt_offsets.contiguous();
-  check_offset_values(kOp, "box_offsets", box_bounds, boxes.size(0));
-  check_offset_values(kOp, "gt_offsets", gt_bounds, gt_boxes.size(0));
   const int64_t* box_begin = box_bounds.const_data_ptr<int64_t>();
   const int64_t* gt_begin = gt_bounds.const_data_ptr<int64_t>();
 
@@ -34,8 +26,6 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
     matrix_begin[n + 1] =
         matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
   }
-  TORCH_CHECK_VALUE(numel == matrix_begin[images], kOp, ": expected numel ", matrix_begin[images],
-                    ", the size of all matrices, got ", numel);
   at::Tensor packed = at::empty({numel}, boxes.options());
   if (numel == 0) return packed;
 

@@ -13,22 +13,7 @@
 
 namespace libra_d2::cpu {
 
-enum class BinUpper { kValue, kMaxAll, kMaxNegative };
 enum class Key { kFirst, kRefill, kTopUp };
-
-struct SamplingOptions {
-  int64_t num_samples;
-  double positive_fraction;
-  bool instance_balanced;
-  bool iou_balanced;
-  int64_t num_bins;
-  BinUpper bin_upper;
-  float bin_upper_value;
-  float floor_thr;
-  double floor_fraction;
-  double neg_pos_ub;
-  int64_t seed;
-};
 
 // One image's rows.
 struct Image {
@@ -41,24 +26,18 @@ struct Image {
 
 class ImageSampler {
  public:
-  explicit ImageSampler(const SamplingOptions& options) : options_(options) {}
+  ImageSampler(const SampleRule& rule, int64_t seed) : rule_(rule), seed_(seed) {}
 
   // Writes num_samples indices, of which -1 where nothing is left, and both counts.
   void sample(const Image& image, int64_t* indices, int64_t* num_positive, int64_t* num_negative) {
     image_ = image;
     taken_.assign((image.rows + 63) / 64, 0);
     split_by_label();
-    const int64_t most = static_cast<int64_t>(static_cast<double>(options_.num_samples) *
-                                              options_.positive_fraction);
-    *num_positive = options_.instance_balanced ? take_instance_balanced(most)
-                                               : take_smallest(positives_, Key::kFirst, most);
-    int64_t wanted = options_.num_samples - *num_positive;
-    if (options_.neg_pos_ub >= 0) {
-      const double bound =
-          options_.neg_pos_ub * static_cast<double>(std::max<int64_t>(1, *num_positive));
-      wanted = static_cast<int64_t>(std::min(static_cast<double>(wanted), bound));
-    }
-    *num_negative = options_.iou_balanced && static_cast<int64_t>(negatives_.size()) > wanted
+    *num_positive = rule_.instance_balanced
+                        ? take_instance_balanced(rule_.max_positives)
+                        : take_smallest(positives_, Key::kFirst, rule_.max_positives);
+    const int64_t wanted = rule_.wanted_negatives(static_cast<uint32_t>(*num_positive));
+    *num_negative = rule_.iou_balanced && static_cast<int64_t>(negatives_.size()) > wanted
                         ? take_iou_balanced(wanted)
                         : take_smallest(negatives_, Key::kFirst, wanted);
     write_taken(indices, *num_positive, *num_negative);
@@ -113,7 +92,7 @@ class ImageSampler {
     int64_t found = 0;
     for (int64_t start = 0; start < count; start += kBlock) {
       const int64_t size = std::min(kBlock, count - start);
-      kernels_.draw_box_keys(options_.seed, image_.number, rows + start, size, words[0], words[1],
+      kernels_.draw_box_keys(seed_, image_.number, rows + start, size, words[0], words[1],
                              words[2]);
       keys_.resize(found + size);
       for (int64_t i = 0; i < size; ++i) {
@@ -148,7 +127,7 @@ class ImageSampler {
       for (int64_t g = 0; g < groups; ++g) {
         if (size_of(g) <= level) continue;
         const Words4 words =
-            draw_keys(options_.seed, group_gt_[g], image_.number, Domain::kGroundTruth);
+            draw_keys(seed_, group_gt_[g], image_.number, Domain::kGroundTruth);
         larger.emplace_back(words.x, g);
       }
       std::nth_element(larger.begin(), larger.begin() + (spare - 1), larger.end());
@@ -212,31 +191,29 @@ class ImageSampler {
     Rows& binned = balanced_;
     binned.clear();
     floor_.clear();
-    if (options_.floor_thr < 0) {
+    if (rule_.floor_thr < 0) {
       binned = negatives_;
     } else {
       for (int32_t row : negatives_) {
-        (is_floor(iou_of_row(row), options_.floor_thr) ? floor_ : binned).push_back(row);
+        (rule_.is_floor(iou_of_row(row)) ? floor_ : binned).push_back(row);
       }
     }
-    const int64_t share =
-        static_cast<int64_t>(static_cast<double>(wanted) * (1 - options_.floor_fraction));
+    const int64_t share = rule_.share_of(static_cast<uint32_t>(wanted));
     int64_t taken;
     if (static_cast<int64_t>(binned.size()) <= share) {
       taken = take_smallest(binned, Key::kFirst, share);
     } else {
-      const IouBins bins = make_bins(options_.floor_thr, upper_edge(), options_.num_bins,
-                                     options_.bin_upper != BinUpper::kMaxAll);
-      const int32_t in_no_bin = static_cast<int32_t>(options_.num_bins);
+      const IouBins bins = rule_.bins(upper_edge());
+      const int32_t in_no_bin = static_cast<int32_t>(rule_.num_bins);
       bin_.resize(image_.rows);
       kernels_.find_bins(bins, image_.ious, image_.rows, bin_.data());
-      sort_by_bucket(binned, options_.num_bins + 1,
+      sort_by_bucket(binned, rule_.num_bins + 1,
                      [&](int32_t row) { return bin_[row] < 0 ? in_no_bin : bin_[row]; });
       taken = 0;
-      for (int64_t k = 0; k < options_.num_bins; ++k) {
+      for (int64_t k = 0; k < rule_.num_bins; ++k) {
         taken +=
             take_smallest(grouped_.data() + group_begin_[k], group_begin_[k + 1] - group_begin_[k],
-                          Key::kFirst, share / options_.num_bins);
+                          Key::kFirst, share / rule_.num_bins);
       }
       taken += take_smallest(left_of(binned), Key::kRefill, share - taken);
     }
@@ -248,10 +225,10 @@ class ImageSampler {
   float iou_of_row(int64_t row) const { return clean_iou(image_.ious[row]); }
 
   float upper_edge() const {
-    if (options_.bin_upper == BinUpper::kValue) return options_.bin_upper_value;
+    if (rule_.upper_kind == BinUpper::kValue) return rule_.bin_upper;
     float upper = -std::numeric_limits<float>::infinity();
     for (int64_t i = 0; i < image_.rows; ++i) {
-      const bool counts = options_.bin_upper == BinUpper::kMaxAll || image_.labels[i] == 0;
+      const bool counts = rule_.upper_kind == BinUpper::kMaxAll || image_.labels[i] == 0;
       if (counts) upper = max_of(iou_of_row(i), upper);
     }
     return upper;
@@ -273,10 +250,11 @@ class ImageSampler {
         *next[image_.labels[row] > 0]++ = row;
       }
     }
-    std::fill(indices + num_positive + num_negative, indices + options_.num_samples, -1);
+    std::fill(indices + num_positive + num_negative, indices + rule_.num_samples, -1);
   }
 
-  const SamplingOptions& options_;
+  const SampleRule& rule_;
+  const int64_t seed_;
   const VectorKernels& kernels_ = best_vector_kernels();
   Image image_{};
   std::vector<uint64_t> taken_;  // a bit for each row

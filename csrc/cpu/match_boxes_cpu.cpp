@@ -11,13 +11,10 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
 #include "packed_ground_truths.h"
 
 namespace libra_d2 {
 namespace {
-
-constexpr const char* kOp = "match_boxes";
 
 // Rows of `boxes` that images [first_image, last_image) match; several images where boxes are
 // shared.
@@ -179,23 +176,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
     const at::Tensor& boxes, const at::Tensor& gt_boxes,
     const std::optional<at::Tensor>& box_offsets, const at::Tensor& gt_offsets,
     at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality) {
-  check_boxes(kOp, "boxes", boxes, at::kCPU);
-  check_boxes(kOp, "gt_boxes", gt_boxes, at::kCPU);
-  check_offsets(kOp, "gt_offsets", gt_offsets, at::kCPU);
+  check_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets);
+  const LabelRule rule = LabelRule::of(thresholds, labels);
   const int64_t images = gt_offsets.size(0) - 1;
   const at::Tensor gt_bounds = gt_offsets.contiguous();
-  check_offset_values(kOp, "gt_offsets", gt_bounds, gt_boxes.size(0));
-  at::Tensor box_bounds;
-  if (box_offsets) {
-    check_offsets(kOp, "box_offsets", *box_offsets, at::kCPU);
-    check_images(kOp, "box_offsets", *box_offsets, images);
-    box_bounds = box_offsets->contiguous();
-    check_offset_values(kOp, "box_offsets", box_bounds, boxes.size(0));
-  }
-  TORCH_CHECK_VALUE(labels.size() == thresholds.size() + 1, kOp, ": expected ",
-                    thresholds.size() + 1, " labels, one more than thresholds, got ", labels);
-  TORCH_CHECK_VALUE(gt_boxes.size(0) < (int64_t{1} << 31), kOp,
-                    ": expected fewer than 2^31 ground truths, got ", gt_boxes.size(0));
+  const at::Tensor box_bounds = box_offsets ? box_offsets->contiguous() : at::Tensor();
 
   const int64_t rows = boxes.size(0);
   const std::vector<int64_t> shape =
@@ -207,15 +192,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
 
   const at::Tensor packed_boxes = boxes.contiguous(), packed_gts = gt_boxes.contiguous();
   const PackedGroundTruths gts(packed_gts.const_data_ptr<float>(), gt_boxes.size(0));
-  const std::vector<float> limits(thresholds.begin(), thresholds.end());
-  const std::vector<int32_t> values(labels.begin(), labels.end());
   Matching m{packed_boxes.const_data_ptr<float>(),
              rows,
              images,
              !box_offsets,
              gts,
              gt_bounds.const_data_ptr<int64_t>(),
-             {limits.data(), values.data(), static_cast<int64_t>(limits.size())},
+             rule,
              index.mutable_data_ptr<int64_t>(),
              iou.mutable_data_ptr<float>(),
              label.mutable_data_ptr<int8_t>()};

@@ -4,7 +4,8 @@
 
 #include <cstdint>
 
-#include "../box_math.h"
+#include "../bucketed_sample.h"
+#include "../match_boxes.h"
 #include "../philox.h"
 
 namespace libra_d2 {
@@ -32,13 +33,6 @@ struct alignas(64) TileMatch {
 struct GroundTruths {
   const float *x1, *y1, *x2, *y2, *area;
   int64_t count;
-};
-
-// Where a label starts; the first starts at minus infinity.
-struct LabelRule {
-  const float* thresholds;
-  const int32_t* labels;
-  int64_t num_thresholds;
 };
 
 struct VectorKernels {

@@ -166,9 +166,9 @@ inline float store_match(const TileMatch& match, int64_t count, const LabelRule&
   for (int64_t i = 0; i < count; i += kWidth) {
     const FloatVec best = load(match.iou + i);
     highest = max_of(best, highest);
-    IntVec value = broadcast(rule.labels[0]);
-    for (int64_t k = 0; k < rule.num_thresholds; ++k) {
-      value = best >= broadcast(rule.thresholds[k]) ? broadcast(rule.labels[k + 1]) : value;
+    IntVec value = broadcast(int32_t{rule.labels[0]});
+    for (int k = 0; k < rule.num_thresholds; ++k) {
+      value = best >= broadcast(rule.thresholds[k]) ? broadcast(int32_t{rule.labels[k + 1]}) : value;
     }
     store(wide + i, value);
   }

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "../box_math.h"
-#include "exact_product.h"
+#include "../bucketed_sample.h"
+#include "../match_boxes.h"
 
 namespace libra_d2 {
 
@@ -14,15 +14,6 @@ namespace libra_d2 {
 struct Batch {
   const int64_t* offsets;
   int64_t images, rows;
-};
-
-constexpr int kMaxThresholds = 15;
-
-// Passed by value: a kernel argument needs no copy to the device.
-struct LabelRule {
-  int num_thresholds;
-  float thresholds[kMaxThresholds];
-  int8_t labels[kMaxThresholds + 1];
 };
 
 struct MatchArgs {
@@ -48,47 +39,6 @@ struct IouArgs {
   int64_t total;
 };
 
-enum class BinUpper : int { kFixed, kMaxAll, kMaxNegative };
-
-struct SampleRule {
-  uint32_t num_samples, max_positives;
-  bool instance_balanced, iou_balanced;
-  bool has_ub;
-  ExactFactor neg_pos_ub;
-  ExactFactor binned_share;  // 1 - floor_fraction
-  float floor_thr, bin_upper;
-  BinUpper upper_kind;
-  int64_t num_bins;
-
-  // From the op's arguments, in doubles, as Python computes them.
-  static SampleRule of(int64_t num_samples, double positive_fraction, bool instance_balanced,
-                       bool iou_balanced, int64_t num_bins, BinUpper upper_kind, double bin_upper,
-                       double floor_thr, double floor_fraction, double neg_pos_ub) {
-    SampleRule r{};
-    r.num_samples = static_cast<uint32_t>(num_samples);
-    r.max_positives = static_cast<uint32_t>(static_cast<double>(num_samples) * positive_fraction);
-    r.instance_balanced = instance_balanced;
-    r.iou_balanced = iou_balanced;
-    r.has_ub = neg_pos_ub >= 0;
-    r.neg_pos_ub = ExactFactor::of(r.has_ub ? neg_pos_ub : 0.0);
-    r.binned_share = ExactFactor::of(1.0 - floor_fraction);
-    r.floor_thr = static_cast<float>(floor_thr);
-    r.bin_upper = static_cast<float>(bin_upper);
-    r.upper_kind = upper_kind;
-    r.num_bins = num_bins;
-    return r;
-  }
-
-  // Boxes are told apart by stratum: the bins, BAL outside all bins, FLOOR. More bins than samples
-  // give nothing each, so that they need not be told apart.
-  LIBRA_HD uint32_t binned_strata() const {
-    return num_bins <= num_samples ? static_cast<uint32_t>(num_bins) : 0u;
-  }
-  LIBRA_HD uint32_t unbinned_stratum() const { return binned_strata(); }
-  LIBRA_HD uint32_t floor_stratum() const { return binned_strata() + 1; }
-  LIBRA_HD uint32_t num_strata() const { return binned_strata() + 2; }
-};
-
 // Of one image. The maxima are ordered_bits, 0 where there is no such box.
 struct Counts {
   uint32_t positives, negatives, floor, max_all, max_negative;
@@ -97,9 +47,6 @@ constexpr int64_t kCountWords = sizeof(Counts) / sizeof(uint32_t);
 
 constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory holds
 constexpr int kListSlack = 32;
-
-// Two bits beside a row's number are flags.
-constexpr int64_t kMostRows = (int64_t{1} << 30) - 1;
 
 struct SampleArgs {
   const int8_t* labels;

@@ -4,6 +4,7 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "../batched_iou.h"
 #include "kernels.h"
 #include "tensors.h"
 
@@ -12,20 +13,13 @@ namespace {
 
 using at::Tensor;
 
-constexpr char kOp[] = "batched_iou";
-
 Tensor batched_iou_cuda(const Tensor& boxes, const Tensor& gt_boxes, const Tensor& box_offsets,
                         const Tensor& gt_offsets, int64_t numel) {
-  check_boxes(kOp, "boxes", boxes, boxes.device());
-  check_boxes(kOp, "gt_boxes", gt_boxes, boxes.device());
-  check_offsets(kOp, "box_offsets", box_offsets, boxes.device());
-  check_offsets(kOp, "gt_offsets", gt_offsets, boxes.device());
-  check_images(kOp, "box_offsets", box_offsets, gt_offsets.size(0) - 1);
-  TORCH_CHECK_VALUE(numel >= 0, kOp, ": expected numel >= 0, got ", numel);
+  check_batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, numel);
   const c10::cuda::CUDAGuard guard(boxes.device());
   const Tensor packed_boxes = aligned_boxes(boxes), packed_gts = aligned_boxes(gt_boxes);
-  const Tensor box_bounds = offsets_on(kOp, "box_offsets", box_offsets, boxes);
-  const Tensor gt_bounds = offsets_on(kOp, "gt_offsets", gt_offsets, gt_boxes);
+  const Tensor box_bounds = offsets_on(boxes.device(), box_offsets);
+  const Tensor gt_bounds = offsets_on(boxes.device(), gt_offsets);
   Tensor ious = at::empty({numel}, boxes.options());
 
   IouArgs a{};

@@ -5,8 +5,6 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include <cmath>
-#include <initializer_list>
 #include <string>
 #include <tuple>
 
@@ -17,19 +15,6 @@ namespace libra_d2 {
 namespace {
 
 using at::Tensor;
-
-constexpr char kOp[] = "bucketed_sample";
-constexpr double kMostSamples = 1 << 24, kMostBins = 1 << 16;
-
-// The place of `value` among `choices`.
-int choice(const char* name, const std::string& value, std::initializer_list<const char*> choices) {
-  int index = 0;
-  for (const char* c : choices) {
-    if (value == c) return index;
-    ++index;
-  }
-  TORCH_CHECK_VALUE(false, kOp, ": unknown ", name, ", got \"", value, "\"");
-}
 
 // Whether the sweeps over all rows pay: whether images are larger than select_kernel likes. The
 // result does not depend on it, so that the mean does where the sizes are on the device.
@@ -48,27 +33,11 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
     const Tensor& seed, int64_t num_samples, double positive_fraction, std::string positive,
     std::string negative, int64_t num_bins, std::string bin_upper, double bin_upper_value,
     double floor_thr, double floor_fraction, double neg_pos_ub) {
-  check_offsets(kOp, "offsets", offsets, labels.device());
-  check_rows(kOp, "labels", labels, at::kChar, labels.numel(), labels.device());
-  check_rows(kOp, "ious", ious, at::kFloat, labels.numel(), labels.device());
-  check_rows(kOp, "matched_idx", matched_idx, at::kLong, labels.numel(), labels.device());
-  check_dtype(kOp, "seed", seed, at::kLong);
-  check_device(kOp, "seed", seed, labels.device());
-  TORCH_CHECK_VALUE(seed.dim() == 0, kOp, ": expected seed of shape [], got ", seed.sizes());
-  check_range(kOp, "num_samples", static_cast<double>(num_samples), 0, kMostSamples);
-  check_range(kOp, "positive_fraction", positive_fraction, 0, 1);
-  check_range(kOp, "num_bins", static_cast<double>(num_bins), 1, kMostBins);
-  check_range(kOp, "floor_fraction", floor_fraction, 0, 1);
-  TORCH_CHECK_VALUE(std::isfinite(neg_pos_ub), kOp,
-                    ": expected neg_pos_ub to be a finite number, got ", neg_pos_ub);
-  const bool instance_balanced = choice("positive", positive, {"random", "instance_balanced"}) == 1;
-  const bool iou_balanced = choice("negative", negative, {"random", "iou_balanced"}) == 1;
-  const auto upper_kind =
-      static_cast<BinUpper>(choice("bin_upper", bin_upper, {"value", "max_all", "max_neg"}));
-
+  check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
+  SampleArgs a{};
+  a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper,
+                          bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
   const int64_t images = offsets.size(0) - 1, rows = labels.numel();
-  TORCH_CHECK_VALUE(rows <= kMostRows, kOp, ": expected at most ", kMostRows, " rows on CUDA, got ",
-                    rows, ": split the batch");
   const c10::cuda::CUDAGuard guard(labels.device());
   const auto options = labels.options().dtype(at::kLong);
   Tensor indices = at::empty({images, num_samples}, options);
@@ -77,15 +46,12 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
 
   const Tensor packed_labels = labels.contiguous(), packed_ious = ious.contiguous();
   const Tensor packed_matches = matched_idx.contiguous();
-  const Tensor bounds = offsets_on(kOp, "offsets", offsets, labels);
-  SampleArgs a{};
+  const Tensor bounds = offsets_on(labels.device(), offsets);
   a.labels = packed_labels.const_data_ptr<int8_t>();
   a.ious = packed_ious.const_data_ptr<float>();
   a.matched_idx = packed_matches.const_data_ptr<int64_t>();
   a.batch = Batch{bounds.const_data_ptr<int64_t>(), images, rows};
   a.seed = seed.const_data_ptr<int64_t>();
-  a.rule = SampleRule::of(num_samples, positive_fraction, instance_balanced, iou_balanced, num_bins,
-                          upper_kind, bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
   a.indices = indices.mutable_data_ptr<int64_t>();
   a.num_positive = num_positive.mutable_data_ptr<int64_t>();
   a.num_negative = num_negative.mutable_data_ptr<int64_t>();

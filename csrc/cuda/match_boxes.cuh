@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a)
   if (live) {
     a.matched_iou[row] = best;
     a.matched_idx[row] = best > 0.f ? best_gt - range.begin : 0;
-    a.matched_label[row] = label_of(best, a.rule.thresholds, a.rule.labels, a.rule.num_thresholds);
+    a.matched_label[row] = a.rule.label_of(best);
   }
 }
 

@@ -27,31 +27,27 @@ struct Plan {
 __device__ inline Plan plan_of(const SampleRule& rule, const Counts& counts) {
   Plan plan{};
   plan.positives = min(counts.positives, rule.max_positives);
-  uint32_t wanted = rule.num_samples - plan.positives;
-  if (rule.has_ub) {
-    const int64_t ub = truncated_product(max(plan.positives, 1u), rule.neg_pos_ub);
-    if (ub < wanted) wanted = static_cast<uint32_t>(ub);
-  }
+  const uint32_t wanted = rule.wanted_negatives(plan.positives);
   plan.negatives = min(counts.negatives, wanted);
   if (!rule.iou_balanced || plan.negatives == counts.negatives) return plan;
 
   const uint32_t bal = counts.negatives - counts.floor;
-  const uint32_t share = static_cast<uint32_t>(truncated_product(wanted, rule.binned_share));
+  const uint32_t share = rule.share_of(wanted);
   plan.balanced = min(bal, share);
   plan.all_balanced = bal <= share;
   plan.per_bin = rule.binned_strata() ? share / rule.binned_strata() : 0u;
   plan.floor = min(counts.floor, wanted - plan.balanced);
   plan.top_up = wanted - plan.balanced - plan.floor;
-  const float upper = rule.upper_kind == BinUpper::kFixed ? rule.bin_upper
+  const float upper = rule.upper_kind == BinUpper::kValue ? rule.bin_upper
                       : rule.upper_kind == BinUpper::kMaxAll
                           ? from_ordered_bits(counts.max_all)
                           : from_ordered_bits(counts.max_negative);
-  plan.bins = make_bins(rule.floor_thr, upper, rule.num_bins, rule.upper_kind != BinUpper::kMaxAll);
+  plan.bins = rule.bins(upper);
   return plan;
 }
 
 __device__ inline uint32_t stratum_of(const SampleRule& rule, const Plan& plan, float iou) {
-  if (is_floor(iou, rule.floor_thr)) return rule.floor_stratum();
+  if (rule.is_floor(iou)) return rule.floor_stratum();
   if (plan.per_bin == 0) return rule.unbinned_stratum();
   const int64_t bin = plan.bins.bin_of(iou);
   return bin < 0 ? rule.unbinned_stratum() : static_cast<uint32_t>(bin);

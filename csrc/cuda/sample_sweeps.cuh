@@ -23,7 +23,7 @@ __device__ inline void count_rows(const SampleArgs& a, int64_t begin, int64_t en
     const float iou = clean_iou(a.ious[row]);
     mine.positives += label > 0;
     mine.negatives += label == 0;
-    mine.floor += label == 0 && is_floor(iou, a.rule.floor_thr);
+    mine.floor += label == 0 && a.rule.is_floor(iou);
     mine.max_all = max(mine.max_all, ordered_bits(iou));
     if (label == 0) mine.max_negative = max(mine.max_negative, ordered_bits(iou));
   }

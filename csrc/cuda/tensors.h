@@ -3,7 +3,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "../checks.h"
 #include "args.h"
 
 namespace libra_d2 {
@@ -19,16 +18,11 @@ inline const Box* box_pointer(const at::Tensor& aligned) {
   return reinterpret_cast<const Box*>(aligned.const_data_ptr<float>());
 }
 
-// Offsets beside `rows`, on its device. Those on the CPU are checked, and go through pinned memory,
-// from which the copy does not wait.
-inline at::Tensor offsets_on(const char* op, const char* name, const at::Tensor& offsets,
-                             const at::Tensor& rows) {
+// Checked offsets on a device. Those on the CPU go through pinned memory, from which the copy does not wait.
+inline at::Tensor offsets_on(at::Device device, const at::Tensor& offsets) {
   at::Tensor packed = offsets.contiguous();
-  if (packed.is_cpu()) {
-    check_offset_values(op, name, packed, rows.size(0));
-    if (!packed.is_pinned()) packed = packed.pin_memory();
-  }
-  return packed.to(rows.device(), packed.scalar_type(), /*non_blocking=*/true);
+  if (packed.is_cpu() && !packed.is_pinned()) packed = packed.pin_memory();
+  return packed.to(device, packed.scalar_type(), /*non_blocking=*/true);
 }
 
 }  // namespace libra_d2

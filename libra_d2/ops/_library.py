@@ -9,10 +9,9 @@ import logging
 import os
 
 import torch
-from torch import Tensor
 
 from . import _core, _reference
-from ._checks import check_offset_values
+from ._checks import CHECKS, offset_values
 
 # The core defines the same schemas in csrc/ops.cpp; a test compares them.
 SCHEMAS = {
@@ -22,11 +21,6 @@ SCHEMAS = {
     "bucketed_sample": "(Tensor labels, Tensor ious, Tensor matched_idx, Tensor offsets, Tensor seed, "
     "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, str bin_upper, "
     "float bin_upper_value, float floor_thr, float floor_fraction, float neg_pos_ub) -> (Tensor, Tensor, Tensor)",
-}
-_REFERENCE = {
-    "match_boxes": _reference.match_boxes,
-    "batched_iou": _reference.batched_iou,
-    "bucketed_sample": _reference.bucketed_sample,
 }
 
 
@@ -40,15 +34,14 @@ def has_cuda() -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key("libra_d2::match_boxes", "CUDA")
 
 
-def before_call(op: str, offsets: tuple[tuple[str, Tensor | None, Tensor], ...] = ()) -> None:
-    """Logs the backend at the first call; with ``LIBRA_D2_DEBUG=1`` checks offsets that live on a device."""
-    if torch.compiler.is_compiling():
-        return
-    _log_backend()
-    if os.environ.get("LIBRA_D2_DEBUG") == "1":
-        for name, value, rows in offsets:
-            if value is not None:
-                check_offset_values(op, name, value.tolist(), rows.shape[0])
+def call(op: str, *args):
+    """Calls the op. The first call logs the backend; ``LIBRA_D2_DEBUG=1`` checks offsets that live on a device, too."""
+    if not torch.compiler.is_compiling():
+        _log_backend()
+        if os.environ.get("LIBRA_D2_DEBUG") == "1":
+            for name, offsets, rows in CHECKS[op](*args):
+                offset_values(op, name, offsets.tolist(), rows)
+    return getattr(ops, op)(*args)
 
 
 @functools.cache
@@ -57,6 +50,7 @@ def _log_backend() -> None:
 
 
 def _fake_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, allow_low_quality):
+    CHECKS["match_boxes"](boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, allow_low_quality)
     rows = (gt_offsets.shape[0] - 1, boxes.shape[0]) if box_offsets is None else (boxes.shape[0],)
     return (
         boxes.new_empty(rows, dtype=torch.int64),
@@ -66,10 +60,12 @@ def _fake_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labe
 
 
 def _fake_batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, numel):
+    CHECKS["batched_iou"](boxes, gt_boxes, box_offsets, gt_offsets, numel)
     return boxes.new_empty((numel,))
 
 
 def _fake_bucketed_sample(labels, ious, matched_idx, offsets, seed, num_samples, *options):
+    CHECKS["bucketed_sample"](labels, ious, matched_idx, offsets, seed, num_samples, *options)
     images = offsets.shape[0] - 1
     indices = labels.new_empty((images, num_samples), dtype=torch.int64)
     counts = labels.new_empty((images,), dtype=torch.int64)
@@ -87,5 +83,5 @@ ops = torch.ops.libra_d2
 for _name, _schema in SCHEMAS.items():
     if not _core.loaded():
         torch.library.define(f"libra_d2::{_name}", _schema)
-    torch.library.impl(f"libra_d2::{_name}", "default", _REFERENCE[_name])
+    torch.library.impl(f"libra_d2::{_name}", "default", getattr(_reference, _name))
     torch.library.register_fake(f"libra_d2::{_name}", _FAKES[_name])

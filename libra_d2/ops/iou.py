@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from . import _library
-from ._checks import check_boxes, check_offset_values, check_offsets
+from . import _checks, _library
 
 _OP = "batched_iou"
 
@@ -30,15 +29,11 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, a device or the offsets are wrong.
     """
-    check_boxes(_OP, "boxes", boxes)
-    check_boxes(_OP, "gt_boxes", gt_boxes, device=boxes.device)
-    check_offsets(_OP, "gt_offsets", gt_offsets, device=boxes.device)
-    check_offsets(_OP, "box_offsets", box_offsets, device=boxes.device, images=gt_offsets.shape[0] - 1)
-    _library.before_call(_OP)
-    rows = _sizes("box_offsets", box_offsets, boxes.shape[0])
-    columns = _sizes("gt_offsets", gt_offsets, gt_boxes.shape[0])
+    _checks.tensors(_OP, boxes=boxes, gt_boxes=gt_boxes, box_offsets=box_offsets, gt_offsets=gt_offsets)
+    offsets = _checks.CHECKS[_OP](boxes, gt_boxes, box_offsets, gt_offsets, 0)
+    columns, rows = (_sizes(*each) for each in offsets)
     sizes = [r * c for r, c in zip(rows, columns, strict=True)]
-    packed = _library.ops.batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, sum(sizes))
+    packed = _library.call(_OP, boxes, gt_boxes, box_offsets, gt_offsets, sum(sizes))
     matrices = packed.split(sizes) if sizes else ()
     return [matrix.view(r, c) for matrix, r, c in zip(matrices, rows, columns, strict=True)]
 
@@ -47,7 +42,7 @@ def _sizes(name: str, offsets: Tensor, total: int) -> list[int]:
     """Rows of each image."""
     bounds = offsets.tolist()
     if not torch.compiler.is_compiling():
-        check_offset_values(_OP, name, bounds, total)
+        _checks.offset_values(_OP, name, bounds, total)
     sizes = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
     for size in sizes:
         torch._check(size >= 0)

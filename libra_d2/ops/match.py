@@ -5,12 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _library
-from ._checks import check_boxes, check_number, check_offsets, check_sequence
+from . import _checks, _library
 
 _OP = "match_boxes"
-_MOST_THRESHOLDS = 15  # they travel as an argument of the CUDA kernel
-_FLOAT32 = torch.finfo(torch.float32)
 
 
 @torch.no_grad()
@@ -50,37 +47,9 @@ def match_boxes(
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, device, threshold, label or (where they are on the CPU) the offsets are wrong.
     """
-    check_boxes(_OP, "boxes", boxes)
-    check_boxes(_OP, "gt_boxes", gt_boxes, device=boxes.device)
-    check_offsets(_OP, "gt_offsets", gt_offsets, device=boxes.device)
+    _checks.tensors(_OP, boxes=boxes, gt_boxes=gt_boxes, gt_offsets=gt_offsets)
     if box_offsets is not None:
-        check_offsets(_OP, "box_offsets", box_offsets, device=boxes.device, images=gt_offsets.shape[0] - 1)
-    thresholds = _check_thresholds(thresholds)
-    labels = _check_labels(labels, len(thresholds) + 1)
-    _library.before_call(_OP, (("box_offsets", box_offsets, boxes), ("gt_offsets", gt_offsets, gt_boxes)))
-    return _library.ops.match_boxes(
-        boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, bool(allow_low_quality)
-    )
-
-
-def _check_thresholds(thresholds: Sequence[float]) -> list[float]:
-    check_sequence(_OP, "thresholds", thresholds)
-    if len(thresholds) > _MOST_THRESHOLDS:
-        raise ValueError(f"{_OP}: expected at most {_MOST_THRESHOLDS} thresholds, got {len(thresholds)}")
-    for threshold in thresholds:
-        check_number(_OP, "thresholds", threshold)
-        if not _FLOAT32.tiny <= threshold <= _FLOAT32.max:
-            raise ValueError(f"{_OP}: expected thresholds that are positive and finite in float32, got {threshold}")
-    if any(low > high for low, high in zip(thresholds, thresholds[1:], strict=False)):
-        raise ValueError(f"{_OP}: expected ascending thresholds, got {list(thresholds)}")
-    return [float(threshold) for threshold in thresholds]
-
-
-def _check_labels(labels: Sequence[int], count: int) -> list[int]:
-    check_sequence(_OP, "labels", labels)
-    if len(labels) != count:
-        raise ValueError(f"{_OP}: expected {count} labels, one more than thresholds, got {list(labels)}")
-    for label in labels:
-        if label not in (-1, 0, 1):
-            raise ValueError(f"{_OP}: expected every label to be -1, 0 or 1, got {label!r}")
-    return [int(label) for label in labels]
+        _checks.tensors(_OP, box_offsets=box_offsets)
+    thresholds = _checks.each(_checks.number, _OP, "thresholds", thresholds)
+    labels = _checks.each(_checks.integer, _OP, "labels", labels)
+    return _library.call(_OP, boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, bool(allow_low_quality))

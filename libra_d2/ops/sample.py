@@ -3,15 +3,9 @@
 import torch
 from torch import Tensor
 
-from . import _library
-from ._checks import check_choice, check_integer, check_number, check_offsets, check_rows, check_tensor
+from . import _checks, _library
 
 _OP = "bucketed_sample"
-_POSITIVE = ("instance_balanced", "random")
-_NEGATIVE = ("iou_balanced", "random")
-_BIN_UPPER = ("max_all", "max_neg")
-_MOST_SAMPLES, _MOST_BINS = 1 << 24, 1 << 16
-_FLOAT32 = torch.finfo(torch.float32)
 
 
 @torch.no_grad()
@@ -66,54 +60,26 @@ def bucketed_sample(
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, device, number, name or (where they are on the CPU) the offsets are wrong.
     """
-    check_tensor(_OP, "labels", labels, torch.int8)
-    if labels.dim() != 1:
-        raise ValueError(f"{_OP}: expected labels of shape [R], got {list(labels.shape)}")
-    check_rows(_OP, "ious", ious, torch.float32, labels.shape[0], device=labels.device)
-    check_rows(_OP, "matched_idx", matched_idx, torch.int64, labels.shape[0], device=labels.device)
-    check_offsets(_OP, "offsets", offsets, device=labels.device)
-    check_integer(_OP, "num_samples", num_samples, 1, _MOST_SAMPLES)
-    check_number(_OP, "positive_fraction", positive_fraction, 0, 1)
-    check_choice(_OP, "positive", positive, _POSITIVE)
-    check_choice(_OP, "negative", negative, _NEGATIVE)
-    check_integer(_OP, "num_bins", num_bins, 1, _MOST_BINS)
-    check_number(_OP, "floor_thr", floor_thr)
-    check_number(_OP, "floor_fraction", floor_fraction, 0, 1)
-    check_number(_OP, "neg_pos_ub", neg_pos_ub)
-    _check_bin_upper(bin_upper, floor_thr)
-    if abs(floor_thr) < _FLOAT32.tiny:
-        floor_thr = 0.0
+    _checks.tensors(_OP, labels=labels, ious=ious, matched_idx=matched_idx, offsets=offsets)
     if seed is None:
         limits = torch.iinfo(torch.int64)
         seed = torch.randint(limits.min, limits.max, (), dtype=torch.int64, device=labels.device)
-    check_tensor(_OP, "seed", seed, torch.int64, device=labels.device)
-    if seed.dim() != 0:
-        raise ValueError(f"{_OP}: expected seed of shape [], got {list(seed.shape)}")
-    _library.before_call(_OP, (("offsets", offsets, labels),))
-    return _library.ops.bucketed_sample(
+    _checks.tensors(_OP, seed=seed)
+    return _library.call(
+        _OP,
         labels,
         ious,
         matched_idx,
         offsets,
         seed,
-        num_samples,
-        positive_fraction,
-        positive,
-        negative,
-        num_bins,
+        _checks.integer(_OP, "num_samples", num_samples),
+        _checks.number(_OP, "positive_fraction", positive_fraction),
+        str(positive),
+        str(negative),
+        _checks.integer(_OP, "num_bins", num_bins),
         bin_upper if isinstance(bin_upper, str) else "value",
-        0.0 if isinstance(bin_upper, str) else bin_upper,
-        floor_thr,
-        floor_fraction,
-        neg_pos_ub,
+        0.0 if isinstance(bin_upper, str) else _checks.number(_OP, "bin_upper", bin_upper),
+        _checks.number(_OP, "floor_thr", floor_thr),
+        _checks.number(_OP, "floor_fraction", floor_fraction),
+        _checks.number(_OP, "neg_pos_ub", neg_pos_ub),
     )
-
-
-def _check_bin_upper(bin_upper: float | str, floor_thr: float) -> None:
-    if isinstance(bin_upper, str):
-        check_choice(_OP, "bin_upper", bin_upper, _BIN_UPPER)
-        return
-    check_number(_OP, "bin_upper", bin_upper)
-    lowest = max(floor_thr, 0)
-    if not lowest < bin_upper <= _FLOAT32.max:
-        raise ValueError(f"{_OP}: expected bin_upper above max(floor_thr, 0) = {lowest}, in float32, got {bin_upper}")

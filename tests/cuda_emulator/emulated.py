@@ -14,7 +14,6 @@ from libra_d2.ops import _library
 from .build import compile_emulated
 
 ORDERS = ("forward", "reverse", "random")
-_UPPER_KINDS = ("value", "max_all", "max_neg")
 
 
 @functools.cache
@@ -45,6 +44,8 @@ def _aligned(tensor: Tensor) -> Tensor:
 class EmulatedOps:
     """Schemas as in ``libra_d2.ops._library``; the arguments choose how the kernels are run.
 
+    They check numbers and names, which the kernels' own headers do, but no tensors.
+
     Args:
         order: in which the threads of a block run; "random" also switches at atomics.
         arch: the GPU generation whose code paths are compiled.
@@ -64,6 +65,12 @@ class EmulatedOps:
         self._small, self._swept, self._list_slack = small, swept, list_slack
         self._threads = threads or (64 if small else 256)
 
+    def _unless_refused(self, result: int) -> bool:
+        if result < 0:
+            self._library.emulated_refusal.restype = ctypes.c_char_p
+            raise ValueError(self._library.emulated_refusal().decode())
+        return bool(result)
+
     def match_boxes(self, boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, allow_low_quality):
         images = gt_offsets.shape[0] - 1
         shape = (images, boxes.shape[0]) if box_offsets is None else (boxes.shape[0],)
@@ -71,15 +78,18 @@ class EmulatedOps:
         inputs = [_aligned(boxes), _aligned(gt_boxes), box_offsets, gt_offsets.contiguous()]
         if box_offsets is not None:
             inputs[2] = box_offsets.contiguous()
-        rule = torch.tensor(thresholds, dtype=torch.float32), torch.tensor(labels, dtype=torch.int8)
         self._library.emulated_options(*self._options)
-        self._library.emulated_match(
-            *map(_pointer, inputs),
-            *map(ctypes.c_int64, (images, boxes.shape[0], gt_boxes.shape[0])),
-            *map(_pointer, rule),
-            len(thresholds),
-            int(allow_low_quality),
-            *map(_pointer, (index, iou, label)),
+        self._unless_refused(
+            self._library.emulated_match(
+                *map(_pointer, inputs),
+                *map(ctypes.c_int64, (images, boxes.shape[0], gt_boxes.shape[0])),
+                (ctypes.c_double * len(thresholds))(*thresholds),
+                ctypes.c_int64(len(thresholds)),
+                (ctypes.c_int64 * len(labels))(*labels),
+                ctypes.c_int64(len(labels)),
+                int(allow_low_quality),
+                *map(_pointer, (index, iou, label)),
+            )
         )
         return index, iou, label
 
@@ -114,19 +124,19 @@ class EmulatedOps:
         neg_pos_ub,
     ):
         images = offsets.shape[0] - 1
-        indices = torch.full((images, num_samples), -9)
+        indices = torch.full((images, num_samples if 0 < num_samples <= 1 << 24 else 0), -9)  # else it is refused
         num_positive, num_negative = torch.full((images,), -9), torch.full((images,), -9)
         inputs = [tensor.contiguous() for tensor in (labels, ious, matched_idx, offsets)]
         self._library.emulated_options(*self._options)
-        self.spilled = bool(
+        self.spilled = self._unless_refused(
             self._library.emulated_sample(
                 *map(_pointer, inputs),
                 *map(ctypes.c_int64, (images, labels.shape[0], seed.item(), num_samples)),
                 ctypes.c_double(positive_fraction),
-                positive == "instance_balanced",
-                negative == "iou_balanced",
+                positive.encode(),
+                negative.encode(),
                 ctypes.c_int64(num_bins),
-                _UPPER_KINDS.index(bin_upper),
+                bin_upper.encode(),
                 *map(ctypes.c_double, (bin_upper_value, floor_thr, floor_fraction, neg_pos_ub)),
                 self._small,
                 self._swept,

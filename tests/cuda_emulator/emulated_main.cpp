@@ -54,10 +54,10 @@ uint64_t match(const Offsets* box_offsets, const Offsets& gt_offsets, int64_t ro
   std::vector<int64_t> idx(outputs);
   std::vector<float> iou(outputs);
   std::vector<int8_t> label(outputs);
-  const float thresholds[] = {0.3f, 0.7f};
-  const int8_t labels[] = {0, -1, 1};
+  const double thresholds[] = {0.3, 0.7};
+  const int64_t labels[] = {0, -1, 1};
   emulated_match(data(boxes), data(gts), box_offsets ? box_offsets->data() : nullptr,
-                 gt_offsets.data(), images, rows, num_gt, thresholds, labels, 2, 1, idx.data(),
+                 gt_offsets.data(), images, rows, num_gt, thresholds, 2, labels, 3, 1, idx.data(),
                  iou.data(), label.data());
   Hash hash;
   hash.add(idx);
@@ -97,8 +97,9 @@ uint64_t sample(const Offsets& offsets, int64_t rows, const Sampling& s) {
     matched[i] = random() % 7;
   }
   emulated_sample(labels.data(), ious.data(), matched.data(), offsets.data(), images, rows,
-                  /*seed=*/-12345, s.num_samples, /*positive_fraction=*/0.25, s.by_iou, s.by_iou,
-                  /*num_bins=*/3, /*upper_kind=*/s.swept ? 1 : 0, /*bin_upper=*/0.5,
+                  /*seed=*/-12345, s.num_samples, /*positive_fraction=*/0.25,
+                  s.by_iou ? "instance_balanced" : "random", s.by_iou ? "iou_balanced" : "random",
+                  /*num_bins=*/3, s.swept ? "max_all" : "value", /*bin_upper_value=*/0.5,
                   /*floor_thr=*/s.by_iou ? 0.0 : -1.0, /*floor_fraction=*/0.25, /*neg_pos_ub=*/-1.0,
                   s.small, s.swept, s.list_slack, /*threads=*/64, indices.data(), positive.data(),
                   negative.data());

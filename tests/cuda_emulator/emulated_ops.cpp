@@ -2,6 +2,10 @@
 // torch.
 #include "emulated_ops.h"
 
+#include <stdexcept>
+#include <string>
+#include <vector>
+
 #include "cuda/batched_iou.cuh"
 #include "cuda/bucketed_sample.cuh"
 #include "cuda/match_boxes.cuh"
@@ -39,33 +43,41 @@ bool sample(SampleArgs a, int threads, bool swept) {
                      [](uint32_t r) { return r != kUntouched; });
 }
 
+std::string refusal;
+
+// Runs `f`; -1 where an argument is refused, emulated_refusal tells why.
+template <class F>
+int unless_refused(const F& f) {
+  try {
+    return f();
+  } catch (const std::invalid_argument& error) {
+    refusal = error.what();
+    return -1;
+  }
+}
+
 }  // namespace
+
+const char* emulated_refusal() { return refusal.c_str(); }
 
 void emulated_options(int order, uint64_t seed, int yield_at_atomics) {
   emulator::Device::instance().options = {static_cast<emulator::Order>(order), seed,
                                           yield_at_atomics != 0};
 }
 
-void emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
-                    const int64_t* gt_offsets, int64_t images, int64_t rows, int64_t num_gt,
-                    const float* thresholds, const int8_t* labels, int num_thresholds,
-                    int allow_low_quality, int64_t* matched_idx, float* matched_iou,
-                    int8_t* matched_label) {
-  std::vector<unsigned> column_max(num_gt);
-  MatchArgs a{boxes_of(boxes),
-              boxes_of(gt_boxes),
-              gt_offsets,
-              num_gt,
-              {box_offsets, images, rows},
-              {},
-              matched_idx,
-              matched_iou,
-              matched_label,
-              column_max.data()};
-  a.rule.num_thresholds = num_thresholds;
-  std::copy_n(thresholds, num_thresholds, a.rule.thresholds);
-  std::copy_n(labels, num_thresholds + 1, a.rule.labels);
-  launch_match(a, allow_low_quality != 0, emulator::launch);
+int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
+                   int64_t images, int64_t rows, int64_t num_gt, const double* thresholds, int64_t num_thresholds,
+                   const int64_t* labels, int64_t num_labels, int allow_low_quality, int64_t* matched_idx,
+                   float* matched_iou, int8_t* matched_label) {
+  return unless_refused([&] {
+    const auto rule = LabelRule::of(std::vector<double>(thresholds, thresholds + num_thresholds),
+                                    std::vector<int64_t>(labels, labels + num_labels));
+    std::vector<unsigned> column_max(num_gt);
+    launch_match(MatchArgs{boxes_of(boxes), boxes_of(gt_boxes), gt_offsets, num_gt, Batch{box_offsets, images, rows},
+                           rule, matched_idx, matched_iou, matched_label, column_max.data()},
+                 allow_low_quality != 0, emulator::launch);
+    return 0;
+  });
 }
 
 void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
@@ -80,26 +92,26 @@ int64_t emulated_product(uint32_t n, double factor) {
   return truncated_product(n, ExactFactor::of(factor));
 }
 
-int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
-                    const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
-                    int64_t num_samples, double positive_fraction, int instance_balanced,
-                    int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
-                    double floor_thr, double floor_fraction, double neg_pos_ub, int small,
+int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
+                    int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,
+                    const char* positive, const char* negative, int64_t num_bins, const char* bin_upper,
+                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int small,
                     int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
                     int64_t* num_negative) {
-  SampleArgs a{};
-  a.labels = labels;
-  a.ious = ious;
-  a.matched_idx = matched_idx;
-  a.batch = Batch{offsets, images, rows};
-  a.seed = &seed;
-  a.rule = SampleRule::of(num_samples, positive_fraction, instance_balanced != 0, iou_balanced != 0,
-                          num_bins, static_cast<BinUpper>(upper_kind), bin_upper, floor_thr,
-                          floor_fraction, neg_pos_ub);
-  a.indices = indices;
-  a.num_positive = num_positive;
-  a.num_negative = num_negative;
-  a.list_slack = list_slack;
-  return small ? sample<kSmallCapacity>(a, threads, swept != 0)
-               : sample<kSelectCapacity>(a, threads, swept != 0);
+  return unless_refused([&] {
+    SampleArgs a{};
+    a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper, bin_upper_value,
+                            floor_thr, floor_fraction, neg_pos_ub);
+    a.labels = labels;
+    a.ious = ious;
+    a.matched_idx = matched_idx;
+    a.batch = Batch{offsets, images, rows};
+    a.seed = &seed;
+    a.indices = indices;
+    a.num_positive = num_positive;
+    a.num_negative = num_negative;
+    a.list_slack = list_slack;
+    return static_cast<int>(small ? sample<kSmallCapacity>(a, threads, swept != 0)
+                                  : sample<kSelectCapacity>(a, threads, swept != 0));
+  });
 }

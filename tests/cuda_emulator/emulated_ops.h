@@ -10,12 +10,14 @@ extern "C" {
 // Thread order (0 forward, 1 reverse, 2 random), its seed, and whether threads yield at atomics.
 void emulated_options(int order, uint64_t seed, int yield_at_atomics);
 
+// Why the last call that returned -1 did so.
+const char* emulated_refusal();
+
 // Boxes are 16-byte aligned; box_offsets may be null: boxes shared by all images.
-void emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
-                    const int64_t* gt_offsets, int64_t images, int64_t rows, int64_t num_gt,
-                    const float* thresholds, const int8_t* labels, int num_thresholds,
-                    int allow_low_quality, int64_t* matched_idx, float* matched_iou,
-                    int8_t* matched_label);
+int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
+                   int64_t images, int64_t rows, int64_t num_gt, const double* thresholds, int64_t num_thresholds,
+                   const int64_t* labels, int64_t num_labels, int allow_low_quality, int64_t* matched_idx,
+                   float* matched_iou, int8_t* matched_label);
 
 void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
                   const int64_t* gt_offsets, int64_t images, int64_t rows, int64_t num_gt,
@@ -24,14 +26,12 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
 // int(n * factor), as the kernels compute it without doubles.
 int64_t emulated_product(uint32_t n, double factor);
 
-// upper_kind: 0 fixed, 1 max_all, 2 max_neg. `small` takes kSmallCapacity, `swept` the list made by
-// the grid-wide kernels, with `list_slack` (32 in production) to spare. Returns
-// whether boxes went through global memory instead of shared memory.
-int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx,
-                    const int64_t* offsets, int64_t images, int64_t rows, int64_t seed,
-                    int64_t num_samples, double positive_fraction, int instance_balanced,
-                    int iou_balanced, int64_t num_bins, int upper_kind, double bin_upper,
-                    double floor_thr, double floor_fraction, double neg_pos_ub, int small,
+// `small` takes kSmallCapacity, `swept` the list made by the grid-wide kernels, with `list_slack` (32 in production) to
+// spare. Returns whether boxes went through global memory instead of shared memory.
+int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
+                    int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,
+                    const char* positive, const char* negative, int64_t num_bins, const char* bin_upper,
+                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int small,
                     int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
                     int64_t* num_negative);
 }

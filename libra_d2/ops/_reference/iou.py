@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_offset_values
+from .._checks import checked
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -21,10 +21,9 @@ def pairwise_iou(gt_boxes: Tensor, gt_area: Tensor, boxes: Tensor, box_area: Ten
     return torch.where(quotient > 0, quotient, 0.0)
 
 
+@checked
 def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets: Tensor, numel: int) -> Tensor:
     box_bounds, gt_bounds = box_offsets.tolist(), gt_offsets.tolist()
-    check_offset_values("batched_iou", "box_offsets", box_bounds, boxes.shape[0])
-    check_offset_values("batched_iou", "gt_offsets", gt_bounds, gt_boxes.shape[0])
     matrices = [boxes.new_empty(0)]
     for n in range(len(box_bounds) - 1):
         rows, columns = boxes[box_bounds[n] : box_bounds[n + 1]], gt_boxes[gt_bounds[n] : gt_bounds[n + 1]]

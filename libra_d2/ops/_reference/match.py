@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_offset_values
+from .._checks import checked
 from ..ragged import image_of_row
 from .iou import area, pairwise_iou
 
@@ -10,6 +10,7 @@ _PAIRS_ON_CPU = 1 << 16
 _PAIRS_ELSEWHERE = 1 << 22
 
 
+@checked
 def match_boxes(
     boxes: Tensor,
     gt_boxes: Tensor,
@@ -37,10 +38,7 @@ def match_boxes(
 def _match_by_image(boxes, gt_boxes, box_offsets, gt_offsets, index, iou, low_quality) -> None:
     """An image at a time, its bounds read from offsets on the CPU."""
     gt_bounds = gt_offsets.tolist()
-    check_offset_values("match_boxes", "gt_offsets", gt_bounds, gt_boxes.shape[0])
-    if box_offsets is not None:
-        box_bounds = box_offsets.tolist()
-        check_offset_values("match_boxes", "box_offsets", box_bounds, boxes.shape[0])
+    box_bounds = None if box_offsets is None else box_offsets.tolist()
     for n in range(len(gt_bounds) - 1):
         own = n if box_offsets is None else slice(box_bounds[n], box_bounds[n + 1])
         _match(

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_offset_values
+from .._checks import FLOAT32, checked
 from ..ragged import image_of_row
 from . import philox
 from .segments import count_in_image, max_in_image, smallest
 
 
+@checked
 def bucketed_sample(
     labels: Tensor,
     ious: Tensor,
@@ -26,8 +27,8 @@ def bucketed_sample(
     floor_fraction: float,
     neg_pos_ub: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if offsets.device.type == "cpu":
-        check_offset_values("bucketed_sample", "offsets", offsets.tolist(), labels.shape[0])
+    if abs(floor_thr) < FLOAT32.tiny:
+        floor_thr = 0.0
     images = offsets.shape[0] - 1
     if images == 0:
         counts = labels.new_zeros(0, dtype=torch.int64)

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "../box_math.h"
+#include "box_math.h"
 
 namespace libra_d2 {
 
