@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from .build import KERNELS, compile_emulated
+from .build import HERE, KERNELS, compile_emulated, compiler
 
 SOURCES = ["emulated_main.cpp", "emulated_ops.cpp"]
 ADDRESS = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -150,3 +150,16 @@ def test_stale_shared_memory_shows(tmp_path, hashes):
     # Shared memory is poisoned, so that what nobody wrote cannot pass for zero.
     kernels = plant(tmp_path, "match_boxes.cuh", "      gts.column_max[j] = 0u;\n", "")
     assert run_kernels(PLAIN, kernels).stdout != hashes
+
+
+def test_both_backends_mean_the_same_by_a_name(tmp_path):
+    """Two types of one name are undefined behaviour, and only a linker that sees all sources can tell."""
+    version = subprocess.run([compiler(), "--version"], capture_output=True, text=True).stdout
+    if "Free Software Foundation" not in version:
+        pytest.skip("only GCC knows -Wodr")
+    command = [compiler(), "-std=c++17", "-O0", "-flto", "-Wodr", "-shared", "-fPIC", "-DEMULATOR_UCONTEXT"]
+    command += ["-include", HERE / "cuda_emulator.h", f"-I{KERNELS}", "-o", tmp_path / "linked.so"]
+    sources = [HERE / "emulated_ops.cpp", KERNELS / "cpu" / "vector_kernels.cpp"]
+    linked = subprocess.run([*command, *sources], capture_output=True, text=True)
+    assert linked.returncode == 0, linked.stderr
+    assert "[-Wodr]" not in linked.stderr, linked.stderr
