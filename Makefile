@@ -4,6 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 # two workers; a file stays on one of them, so that what its tests share is made once
 TEST_FLAGS ?= -n 2 --dist loadfile
+CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test lint format gpu-check clean distclean
@@ -22,9 +23,11 @@ test: setup ## run every test
 
 lint: setup ## check style and formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
 
-format: setup ## put the Python files into the project's format
+format: setup ## put the Python, C++ and CUDA files into the project's format
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
+	@$(VENV)/bin/clang-format -i $(CPP)
 
 gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has
 	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
