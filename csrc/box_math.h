@@ -41,8 +41,7 @@ LIBRA_HD Box load_box(const float* p) { return Box{p[0], p[1], p[2], p[3]}; }
 
 LIBRA_HD bool is_finite(const Box& b) {
   // x - x is 0 for finite x and NaN otherwise.
-  return add_rn(add_rn(sub_rn(b.x1, b.x1), sub_rn(b.y1, b.y1)),
-                add_rn(sub_rn(b.x2, b.x2), sub_rn(b.y2, b.y2))) == 0.f;
+  return add_rn(add_rn(sub_rn(b.x1, b.x1), sub_rn(b.y1, b.y1)), add_rn(sub_rn(b.x2, b.x2), sub_rn(b.y2, b.y2))) == 0.f;
 }
 
 // A box with a non-finite coordinate becomes an empty one: its IoU with everything is 0.

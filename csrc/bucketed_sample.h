@@ -73,9 +73,7 @@ struct SampleRule {
   }
 
   // Whether a negative with this cleaned IoU is in FLOOR; else it is in BAL.
-  LIBRA_HD bool is_floor(float iou) const {
-    return floor_thr == 0.f ? iou == 0.f : iou < floor_thr && floor_thr > 0.f;
-  }
+  LIBRA_HD bool is_floor(float iou) const { return floor_thr == 0.f ? iou == 0.f : iou < floor_thr && floor_thr > 0.f; }
 
   // `upper` is what upper_kind says.
   LIBRA_HD IouBins bins(float upper) const {
@@ -103,7 +101,8 @@ struct SampleRule {
     r.iou_balanced = choice(op, "negative", negative, {"iou_balanced", "random"}) == 0;
     check_count(op, "num_bins", num_bins, kMostBins);
     check_finite(op, "floor_thr", floor_thr);
-    if (std::abs(floor_thr) > FLT_MAX) refuse(op, ": expected floor_thr to be finite in float32, got ", text_of(floor_thr));
+    if (std::abs(floor_thr) > FLT_MAX)
+      refuse(op, ": expected floor_thr to be finite in float32, got ", text_of(floor_thr));
     check_fraction(op, "floor_fraction", floor_fraction);
     check_finite(op, "neg_pos_ub", neg_pos_ub);
     r.num_samples = static_cast<uint32_t>(num_samples);

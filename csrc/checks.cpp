@@ -20,9 +20,9 @@ using at::Tensor;
 
 // As Python writes it; c10::getDtypeNames does that from torch 2.6 on.
 std::string name_of(at::ScalarType dtype) {
-  constexpr const char* names[] = {"uint8",   "int8",      "int16",     "int32",      "int64", "float16",
-                                   "float32", "float64",   "complex32", "complex64",  "complex128", "bool",
-                                   "qint8",   "quint8",    "qint32",    "bfloat16"};
+  constexpr const char* names[] = {"uint8",   "int8",    "int16",     "int32",     "int64",      "float16",
+                                   "float32", "float64", "complex32", "complex64", "complex128", "bool",
+                                   "qint8",   "quint8",  "qint32",    "bfloat16"};
   const auto place = static_cast<size_t>(dtype);
   return std::string("torch.") + (place < std::size(names) ? names[place] : at::toString(dtype));
 }
@@ -92,8 +92,8 @@ void check_match_boxes(const Tensor& boxes, const Tensor& gt_boxes, const std::o
                     " ground truths, got ", gt_boxes.size(0));
 }
 
-void check_batched_iou(const Tensor& boxes, const Tensor& gt_boxes, const Tensor& box_offsets,
-                       const Tensor& gt_offsets, int64_t numel) {
+void check_batched_iou(const Tensor& boxes, const Tensor& gt_boxes, const Tensor& box_offsets, const Tensor& gt_offsets,
+                       int64_t numel) {
   const Checks check{"batched_iou", boxes.device()};
   check.boxes_and_ground_truths(boxes, gt_boxes, &box_offsets, gt_offsets);
   if (!box_offsets.is_cpu() || !gt_offsets.is_cpu()) {

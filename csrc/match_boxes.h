@@ -17,8 +17,8 @@ namespace libra_d2 {
 constexpr size_t kMostThresholds = 15;
 constexpr int64_t kMostGroundTruths = (int64_t{1} << 31) - 1;
 
-// Matcher's rule: thresholds ascend, and labels[k] is that of thresholds[k - 1] <= IoU < thresholds[k]. Of a fixed size,
-// since a kernel argument needs no copy to the device.
+// Matcher's rule: thresholds ascend, and labels[k] is that of thresholds[k - 1] <= IoU < thresholds[k]. Of a fixed
+// size, since a kernel argument needs no copy to the device.
 struct LabelRule {
   int num_thresholds;
   float thresholds[kMostThresholds];

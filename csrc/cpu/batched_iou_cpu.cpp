@@ -12,9 +12,8 @@
 namespace libra_d2 {
 namespace {
 
-at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
-                           const at::Tensor& box_offsets, const at::Tensor& gt_offsets,
-                           int64_t numel) {
+at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes, const at::Tensor& box_offsets,
+                           const at::Tensor& gt_offsets, int64_t numel) {
   check_batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, numel);
   const int64_t images = gt_offsets.size(0) - 1;
   const at::Tensor box_bounds = box_offsets.contiguous(), gt_bounds = gt_offsets.contiguous();
@@ -23,8 +22,7 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
 
   std::vector<int64_t> matrix_begin(images + 1, 0);
   for (int64_t n = 0; n < images; ++n) {
-    matrix_begin[n + 1] =
-        matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
+    matrix_begin[n + 1] = matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
   }
   at::Tensor packed = at::empty({numel}, boxes.options());
   if (numel == 0) return packed;

@@ -12,15 +12,13 @@ namespace libra_d2 {
 namespace {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
-    const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx,
-    const at::Tensor& offsets, const at::Tensor& seed, int64_t num_samples,
-    double positive_fraction, std::string positive, std::string negative, int64_t num_bins,
-    std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction,
+    const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx, const at::Tensor& offsets,
+    const at::Tensor& seed, int64_t num_samples, double positive_fraction, std::string positive, std::string negative,
+    int64_t num_bins, std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction,
     double neg_pos_ub) {  // strings by value: torch wants one signature for CPU and CUDA
   check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
-  const SampleRule rule =
-      SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper, bin_upper_value, floor_thr,
-                     floor_fraction, neg_pos_ub);
+  const SampleRule rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper,
+                                         bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
   const int64_t rows = labels.size(0);
   const int64_t images = offsets.size(0) - 1;
   const auto counts = labels.options().dtype(at::kLong);
@@ -45,8 +43,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
     cpu::ImageSampler sampler(rule, *seed.const_data_ptr<int64_t>());
     for (int64_t n = begin; n < end; ++n) {
       const int64_t first = begin_of[n];
-      sampler.sample({label_values + first, iou_values + first, idx_values + first,
-                      begin_of[n + 1] - first, n},
+      sampler.sample({label_values + first, iou_values + first, idx_values + first, begin_of[n + 1] - first, n},
                      out + n * num_samples, positives + n, negatives + n);
     }
   });

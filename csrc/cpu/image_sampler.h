@@ -33,9 +33,8 @@ class ImageSampler {
     image_ = image;
     taken_.assign((image.rows + 63) / 64, 0);
     split_by_label();
-    *num_positive = rule_.instance_balanced
-                        ? take_instance_balanced(rule_.max_positives)
-                        : take_smallest(positives_, Key::kFirst, rule_.max_positives);
+    *num_positive = rule_.instance_balanced ? take_instance_balanced(rule_.max_positives)
+                                            : take_smallest(positives_, Key::kFirst, rule_.max_positives);
     const int64_t wanted = rule_.wanted_negatives(static_cast<uint32_t>(*num_positive));
     *num_negative = rule_.iou_balanced && static_cast<int64_t>(negatives_.size()) > wanted
                         ? take_iou_balanced(wanted)
@@ -92,8 +91,7 @@ class ImageSampler {
     int64_t found = 0;
     for (int64_t start = 0; start < count; start += kBlock) {
       const int64_t size = std::min(kBlock, count - start);
-      kernels_.draw_box_keys(seed_, image_.number, rows + start, size, words[0], words[1],
-                             words[2]);
+      kernels_.draw_box_keys(seed_, image_.number, rows + start, size, words[0], words[1], words[2]);
       keys_.resize(found + size);
       for (int64_t i = 0; i < size; ++i) {
         keys_[found] = uint64_t{word[i]} << 32 | static_cast<uint32_t>(rows[start + i]);
@@ -126,8 +124,7 @@ class ImageSampler {
       std::vector<std::pair<uint32_t, int64_t>> larger;
       for (int64_t g = 0; g < groups; ++g) {
         if (size_of(g) <= level) continue;
-        const Words4 words =
-            draw_keys(seed_, group_gt_[g], image_.number, Domain::kGroundTruth);
+        const Words4 words = draw_keys(seed_, group_gt_[g], image_.number, Domain::kGroundTruth);
         larger.emplace_back(words.x, g);
       }
       std::nth_element(larger.begin(), larger.begin() + (spare - 1), larger.end());
@@ -145,9 +142,8 @@ class ImageSampler {
     const auto gt_of = [&](int32_t row) {
       return static_cast<int64_t>(static_cast<uint32_t>(image_.matched_idx[row]));
     };
-    const auto [low, high] =
-        std::minmax_element(positives_.begin(), positives_.end(),
-                            [&](int32_t a, int32_t b) { return gt_of(a) < gt_of(b); });
+    const auto [low, high] = std::minmax_element(positives_.begin(), positives_.end(),
+                                                 [&](int32_t a, int32_t b) { return gt_of(a) < gt_of(b); });
     const int64_t first = gt_of(*low), last = gt_of(*high);
     group_gt_.clear();
     if (last - first < 4 * static_cast<int64_t>(positives_.size())) {
@@ -207,13 +203,11 @@ class ImageSampler {
       const int32_t in_no_bin = static_cast<int32_t>(rule_.num_bins);
       bin_.resize(image_.rows);
       kernels_.find_bins(bins, image_.ious, image_.rows, bin_.data());
-      sort_by_bucket(binned, rule_.num_bins + 1,
-                     [&](int32_t row) { return bin_[row] < 0 ? in_no_bin : bin_[row]; });
+      sort_by_bucket(binned, rule_.num_bins + 1, [&](int32_t row) { return bin_[row] < 0 ? in_no_bin : bin_[row]; });
       taken = 0;
       for (int64_t k = 0; k < rule_.num_bins; ++k) {
-        taken +=
-            take_smallest(grouped_.data() + group_begin_[k], group_begin_[k + 1] - group_begin_[k],
-                          Key::kFirst, share / rule_.num_bins);
+        taken += take_smallest(grouped_.data() + group_begin_[k], group_begin_[k + 1] - group_begin_[k], Key::kFirst,
+                               share / rule_.num_bins);
       }
       taken += take_smallest(left_of(binned), Key::kRefill, share - taken);
     }

@@ -22,9 +22,7 @@ struct Segment {
   int64_t begin, end, first_image, last_image, first_tile;
 
   // Of a tile and an image in [tile][image]; segments of several images come alone.
-  int64_t place(int64_t tile, int64_t image) const {
-    return tile * (last_image - first_image) + image - first_image;
-  }
+  int64_t place(int64_t tile, int64_t image) const { return tile * (last_image - first_image) + image - first_image; }
 };
 
 struct Matching {
@@ -48,13 +46,9 @@ struct Matching {
     num_pairs += (end - begin) * (gt_offsets[last_image] - gt_offsets[first_image]);
   }
 
-  GroundTruths gts_of(int64_t image) const {
-    return gts.rows(gt_offsets[image], gt_offsets[image + 1]);
-  }
+  GroundTruths gts_of(int64_t image) const { return gts.rows(gt_offsets[image], gt_offsets[image + 1]); }
 
-  int64_t output_row(int64_t image, int64_t row) const {
-    return shared ? image * num_boxes + row : row;
-  }
+  int64_t output_row(int64_t image, int64_t row) const { return shared ? image * num_boxes + row : row; }
 
   // f(segment, tile, first row, number of rows) for each tile of [begin, end).
   template <class F>
@@ -79,8 +73,7 @@ struct Matching {
 // Running maxima over the boxes that one thread sees: a vector for each ground truth.
 class ColumnMaxima {
  public:
-  ColumnMaxima(int64_t begin, int64_t end)
-      : begin_(begin), end_(end), values_(new Vector[end - begin]()) {}
+  ColumnMaxima(int64_t begin, int64_t end) : begin_(begin), end_(end), values_(new Vector[end - begin]()) {}
 
   float* of(int64_t gt) { return values_[gt - begin_].lane; }
 
@@ -109,10 +102,8 @@ void match(const Matching& m, Best* best) {
   std::mutex mutex;
   at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
     int64_t first_image = 0, last_image = 0;
-    m.for_tiles(begin, begin + 1,
-                [&](const Segment& s, int64_t, int64_t, int64_t) { first_image = s.first_image; });
-    m.for_tiles(end - 1, end,
-                [&](const Segment& s, int64_t, int64_t, int64_t) { last_image = s.last_image; });
+    m.for_tiles(begin, begin + 1, [&](const Segment& s, int64_t, int64_t, int64_t) { first_image = s.first_image; });
+    m.for_tiles(end - 1, end, [&](const Segment& s, int64_t, int64_t, int64_t) { last_image = s.last_image; });
     const int64_t first_gt = m.gt_offsets[first_image], last_gt = m.gt_offsets[last_image];
     ColumnMaxima maxima(first_gt, best ? last_gt : first_gt);
     std::vector<int32_t> selected(last_gt - first_gt + 1);
@@ -122,13 +113,11 @@ void match(const Matching& m, Best* best) {
       m.kernels.load_tile(m.boxes + 4 * row, rows, &tile);
       for (int64_t n = segment.first_image; n < segment.last_image; ++n) {
         const GroundTruths gts = m.gts_of(n);
-        const int64_t count =
-            m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
+        const int64_t count = m.kernels.select_ground_truths(tile, gts, nullptr, 0.f, selected.data());
         m.kernels.match_tile(tile, gts, selected.data(), count, &result,
                              best && count ? maxima.of(m.gt_offsets[n]) : nullptr);
         const int64_t out = m.output_row(n, row);
-        const float highest =
-            m.kernels.store_match(result, rows, m.rule, m.index + out, m.iou + out, m.label + out);
+        const float highest = m.kernels.store_match(result, rows, m.rule, m.index + out, m.iou + out, m.label + out);
         if (best) best->of_tile[segment.place(t, n)] = highest;
       }
     });
@@ -163,19 +152,18 @@ void add_low_quality(const Matching& m, const Best& best) {
         const float* own_best = best.of_gt.data() + m.gt_offsets[n];
         const int64_t out = m.output_row(n, row);
         selected.resize(gts.count + 1);
-        const int64_t count =
-            m.kernels.select_ground_truths(tile, gts, own_best, reach, selected.data());
-        m.kernels.label_ties(tile, gts, selected.data(), count, own_best, m.iou + out,
-                             m.label + out);
+        const int64_t count = m.kernels.select_ground_truths(tile, gts, own_best, reach, selected.data());
+        m.kernels.label_ties(tile, gts, selected.data(), count, own_best, m.iou + out, m.label + out);
       }
     });
   });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
-    const at::Tensor& boxes, const at::Tensor& gt_boxes,
-    const std::optional<at::Tensor>& box_offsets, const at::Tensor& gt_offsets,
-    at::ArrayRef<double> thresholds, at::IntArrayRef labels, bool allow_low_quality) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
+                                                               const std::optional<at::Tensor>& box_offsets,
+                                                               const at::Tensor& gt_offsets,
+                                                               at::ArrayRef<double> thresholds, at::IntArrayRef labels,
+                                                               bool allow_low_quality) {
   check_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets);
   const LabelRule rule = LabelRule::of(thresholds, labels);
   const int64_t images = gt_offsets.size(0) - 1;
@@ -183,8 +171,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(
   const at::Tensor box_bounds = box_offsets ? box_offsets->contiguous() : at::Tensor();
 
   const int64_t rows = boxes.size(0);
-  const std::vector<int64_t> shape =
-      box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
+  const std::vector<int64_t> shape = box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
   at::Tensor index = at::empty(shape, boxes.options().dtype(at::kLong));
   at::Tensor iou = at::empty(shape, boxes.options());
   at::Tensor label = at::empty(shape, boxes.options().dtype(at::kChar));

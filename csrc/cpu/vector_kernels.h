@@ -40,22 +40,21 @@ struct VectorKernels {
 
   // Writes the ground truths that may overlap the tile, in ascending order, and returns how many.
   // Given the best IoU of each, it leaves out those with none and those that are above `reach`.
-  int64_t (*select_ground_truths)(const BoxTile& tile, const GroundTruths& gts, const float* best,
-                                  float reach, int32_t* selected);
+  int64_t (*select_ground_truths)(const BoxTile& tile, const GroundTruths& gts, const float* best, float reach,
+                                  int32_t* selected);
 
   // Matches the tile to the selected ground truths. column_max, if not null, holds kLanes running
   // maxima for each ground truth of the image, 64-byte aligned.
-  void (*match_tile)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                     int64_t num_selected, TileMatch* match, float* column_max);
+  void (*match_tile)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, int64_t num_selected,
+                     TileMatch* match, float* column_max);
 
   // Labels and writes the matches; returns their highest IoU.
-  float (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule, int64_t* index,
-                       float* iou, int8_t* label);
+  float (*store_match)(const TileMatch& match, int64_t count, const LabelRule& rule, int64_t* index, float* iou,
+                       int8_t* label);
 
   // Labels 1 each box that has the best IoU of a selected ground truth. matched_iou: of each box.
-  void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                     int64_t num_selected, const float* best, const float* matched_iou,
-                     int8_t* label);
+  void (*label_ties)(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, int64_t num_selected,
+                     const float* best, const float* matched_iou, int8_t* label);
 
   // bin[i] of docs/sampling.md for each IoU, -1 for none. NaN counts as 0.
   void (*find_bins)(const IouBins& bins, const float* iou, int64_t count, int32_t* bin);
@@ -64,8 +63,8 @@ struct VectorKernels {
   void (*iou_row)(const Box& box, const GroundTruths& gts, float* iou);
 
   // Words x, y and z of the boxes with these indices.
-  void (*draw_box_keys)(int64_t seed, int64_t image, const int32_t* index, int64_t count,
-                        uint32_t* x, uint32_t* y, uint32_t* z);
+  void (*draw_box_keys)(int64_t seed, int64_t image, const int32_t* index, int64_t count, uint32_t* x, uint32_t* y,
+                        uint32_t* z);
 };
 
 enum class InstructionSet { kBaseline, kAvx2, kAvx512 };

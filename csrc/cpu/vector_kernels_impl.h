@@ -27,8 +27,7 @@ struct BoxVec {
 };
 
 LIBRA_INLINE BoxVec load_boxes(const BoxTile& tile, int64_t i) {
-  return {load(tile.x1 + i), load(tile.y1 + i), load(tile.x2 + i), load(tile.y2 + i),
-          load(tile.area + i)};
+  return {load(tile.x1 + i), load(tile.y1 + i), load(tile.x2 + i), load(tile.y2 + i), load(tile.area + i)};
 }
 
 LIBRA_INLINE BoxVec broadcast_gt(const GroundTruths& gts, int64_t g) {
@@ -79,8 +78,8 @@ inline void load_tile(const float* boxes, int64_t count, BoxTile* tile) {
   tile->bounds = bounds;
 }
 
-inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts, const float* best,
-                                    float reach, int32_t* selected) {
+inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts, const float* best, float reach,
+                                    int32_t* selected) {
   const Box b = tile.bounds;
   int64_t count = 0;
   for (int64_t g = 0; g < gts.count; ++g) {
@@ -94,8 +93,8 @@ inline int64_t select_ground_truths(const BoxTile& tile, const GroundTruths& gts
 }
 
 template <int kCount, bool kColumnMax>
-LIBRA_INLINE void match_group(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                              TileMatch* match, float* column_max) {
+LIBRA_INLINE void match_group(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, TileMatch* match,
+                              float* column_max) {
   BoxVec gt[kCount];
   IntVec number[kCount];
   FloatVec highest[kCount];
@@ -127,8 +126,8 @@ LIBRA_INLINE void match_group(const BoxTile& tile, const GroundTruths& gts, cons
 }
 
 template <bool kColumnMax>
-void match_selected(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                    int64_t num_selected, TileMatch* match, float* column_max) {
+void match_selected(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, int64_t num_selected,
+                    TileMatch* match, float* column_max) {
   int64_t s = 0;
   for (; s + kGroup <= num_selected; s += kGroup) {
     match_group<kGroup, kColumnMax>(tile, gts, selected + s, match, column_max);
@@ -138,8 +137,8 @@ void match_selected(const BoxTile& tile, const GroundTruths& gts, const int32_t*
   }
 }
 
-inline void match_tile(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                       int64_t num_selected, TileMatch* match, float* column_max) {
+inline void match_tile(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, int64_t num_selected,
+                       TileMatch* match, float* column_max) {
 #pragma GCC unroll 1
   for (int64_t i = 0; i < tile.count; i += kWidth) {
     store(match->iou + i, FloatVec{});
@@ -158,8 +157,8 @@ LIBRA_INLINE float highest_lane(const FloatVec& v) {
   return highest;
 }
 
-inline float store_match(const TileMatch& match, int64_t count, const LabelRule& rule,
-                         int64_t* index, float* iou, int8_t* label) {
+inline float store_match(const TileMatch& match, int64_t count, const LabelRule& rule, int64_t* index, float* iou,
+                         int8_t* label) {
   alignas(64) int32_t wide[kTile];
   FloatVec highest = {};
 #pragma GCC unroll 1
@@ -178,9 +177,8 @@ inline float store_match(const TileMatch& match, int64_t count, const LabelRule&
   return highest_lane(highest);
 }
 
-inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected,
-                       int64_t num_selected, const float* best, const float* matched_iou,
-                       int8_t* label) {
+inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32_t* selected, int64_t num_selected,
+                       const float* best, const float* matched_iou, int8_t* label) {
   for (int64_t i = 0; i < tile.count; i += kWidth) {
     const int64_t rows = tile.count - i < kWidth ? tile.count - i : kWidth;
     float reach = 0.f;
@@ -202,8 +200,7 @@ inline void label_ties(const BoxTile& tile, const GroundTruths& gts, const int32
 inline void find_bins(const IouBins& bins, const float* iou, int64_t count, int32_t* bin) {
   constexpr int64_t kFew = 16;
   if (bins.count > kFew) {
-    for (int64_t i = 0; i < count; ++i)
-      bin[i] = static_cast<int32_t>(bins.bin_of(clean_iou(iou[i])));
+    for (int64_t i = 0; i < count; ++i) bin[i] = static_cast<int32_t>(bins.bin_of(clean_iou(iou[i])));
     return;
   }
   float edge[kFew + 1] = {};
@@ -228,8 +225,8 @@ inline void iou_row(const Box& box, const GroundTruths& gts, float* iou) {
   }
 }
 
-inline void draw_box_keys(int64_t seed, int64_t image, const int32_t* index, int64_t count,
-                          uint32_t* x, uint32_t* y, uint32_t* z) {
+inline void draw_box_keys(int64_t seed, int64_t image, const int32_t* index, int64_t count, uint32_t* x, uint32_t* y,
+                          uint32_t* z) {
   for (int64_t i = 0; i < count; ++i) {
     const Words4 words = draw_keys(seed, index[i], image, Domain::kBox);
     x[i] = words.x;
@@ -238,8 +235,7 @@ inline void draw_box_keys(int64_t seed, int64_t image, const int32_t* index, int
   }
 }
 
-constexpr VectorKernels kKernels = {load_tile,   select_ground_truths, match_tile,
-                                    store_match, label_ties,           find_bins,
-                                    iou_row,     draw_box_keys};
+constexpr VectorKernels kKernels = {load_tile, select_ground_truths, match_tile, store_match, label_ties, find_bins,
+                                    iou_row,   draw_box_keys};
 
 #undef LIBRA_INLINE

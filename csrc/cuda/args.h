@@ -79,8 +79,7 @@ template <int kCapacity>
 SampleRoom room_for_sample(const SampleRule& rule, int64_t images, int64_t rows, bool swept) {
   SampleRoom room{rows > kCapacity ? rows : 0, 0, 0, 0, 0};
   if (!swept) return room;
-  return SampleRoom{room.spill, images, images * rule.num_strata(), images * 2,
-                    images * 2 * kCapacity};
+  return SampleRoom{room.spill, images, images * rule.num_strata(), images * 2, images * 2 * kCapacity};
 }
 
 }  // namespace libra_d2

@@ -37,17 +37,12 @@ struct ImageView {
   uint32_t* partial;
 
   // The row of the packed inputs. Bad offsets make blocks share their spill room, hence the min.
-  __device__ int64_t row_of(uint32_t flagged) const {
-    return min(rows.begin + (flagged & kRowMask), rows.end - 1);
-  }
-  __device__ Words4 keys_of(uint32_t flagged) const {
-    return box_keys(a, image, flagged & kRowMask);
-  }
+  __device__ int64_t row_of(uint32_t flagged) const { return min(rows.begin + (flagged & kRowMask), rows.end - 1); }
+  __device__ Words4 keys_of(uint32_t flagged) const { return box_keys(a, image, flagged & kRowMask); }
 };
 
 // Marks the first `n` elements, whose keys must be below 2^32 and pass the sieve.
-__device__ inline bool choose_first(const ImageView& v, const Elements& e, uint32_t n,
-                                    const Sieve& sieve) {
+__device__ inline bool choose_first(const ImageView& v, const Elements& e, uint32_t n, const Sieve& sieve) {
   uint32_t unsure = n > e.size;
   for (uint32_t i = threadIdx.x; i < min(n, e.size); i += blockDim.x) {
     e.row[i] |= kChosen;
@@ -56,8 +51,7 @@ __device__ inline bool choose_first(const ImageView& v, const Elements& e, uint3
   return block_sum(unsure, v.partial) == 0;
 }
 
-__device__ inline bool choose_at_random(const ImageView& v, const Elements& e, uint32_t n,
-                                        const Sieve& sieve) {
+__device__ inline bool choose_at_random(const ImageView& v, const Elements& e, uint32_t n, const Sieve& sieve) {
   resort(e, [&](uint64_t, uint32_t row) { return uint64_t{v.keys_of(row).x}; });
   return choose_first(v, e, n, sieve);
 }
@@ -114,8 +108,7 @@ __device__ inline bool choose_by_iou(const ImageView& v, const Elements& e) {
     if (!in_first_of_group(e, i, quota_of(rule, plan, stratum))) continue;
     e.row[i] |= kChosen;
     (stratum == rule.floor_stratum() ? floor : picked) += 1;
-    unsure |= v.strata &&
-              !stratum_sieve(v.a, plan, v.strata, stratum).passes(static_cast<uint32_t>(e.key[i]));
+    unsure |= v.strata && !stratum_sieve(v.a, plan, v.strata, stratum).passes(static_cast<uint32_t>(e.key[i]));
   }
   picked = block_sum(picked, v.partial);
   floor = block_sum(floor, v.partial);
@@ -133,9 +126,7 @@ __device__ inline bool choose_by_iou(const ImageView& v, const Elements& e) {
     if (!choose_first(v, e, plan.balanced - picked, sieve)) return false;
   }
   if (plan.top_up > 0) {  // then FLOOR is taken whole
-    resort(e, [&](uint64_t, uint32_t row) {
-      return row & kChosen ? kTaken : uint64_t{v.keys_of(row).z};
-    });
+    resort(e, [&](uint64_t, uint32_t row) { return row & kChosen ? kTaken : uint64_t{v.keys_of(row).z}; });
     const Sieve sieve = v.strata ? v.sieves->top_up : open_sieve();
     if (!choose_first(v, e, plan.top_up, sieve)) return false;
   }
@@ -143,8 +134,8 @@ __device__ inline bool choose_by_iou(const ImageView& v, const Elements& e) {
 }
 
 // Elements of all rows whose label has this sign.
-__device__ inline void gather_rows(const SampleArgs& a, const Range& rows, bool positive,
-                                   uint32_t capacity, uint32_t* counter, Elements& e) {
+__device__ inline void gather_rows(const SampleArgs& a, const Range& rows, bool positive, uint32_t capacity,
+                                   uint32_t* counter, Elements& e) {
   __syncthreads();
   if (threadIdx.x == 0) *counter = 0;
   __syncthreads();
@@ -163,8 +154,8 @@ __device__ inline void gather_rows(const SampleArgs& a, const Range& rows, bool 
 }
 
 template <int kCapacity>
-__device__ bool choose(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image,
-                       const Range& rows, bool positive, bool listed, int64_t* out) {
+__device__ bool choose(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image, const Range& rows, bool positive,
+                       bool listed, int64_t* out) {
   const uint32_t population = positive ? s.counts.positives : s.counts.negatives;
   const uint32_t wanted = positive ? s.plan.positives : s.plan.negatives;
   Elements e{s.key, s.row, 0};
@@ -201,9 +192,7 @@ __device__ bool choose(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t 
   }
   if (!sure) return false;
 
-  resort(e, [](uint64_t, uint32_t row) {
-    return row & kChosen ? uint64_t{row & kRowMask} : ~uint64_t{0};
-  });
+  resort(e, [](uint64_t, uint32_t row) { return row & kChosen ? uint64_t{row & kRowMask} : ~uint64_t{0}; });
   for (uint32_t i = threadIdx.x; i < min(wanted, e.size); i += blockDim.x) {
     out[i] = e.row[i] & kRowMask;
   }
@@ -255,8 +244,7 @@ void launch_sample(const SampleArgs& a, int select_threads, const Launch& launch
     if (a.rule.iou_balanced) launch(strata_kernel, blocks, kSweepThreads, 0, a);
     launch(list_kernel, blocks, kSweepThreads, 0, a, uint32_t{kCapacity});
   }
-  launch(select_kernel<kCapacity>, a.batch.images, select_threads, sizeof(SelectShared<kCapacity>),
-         a);
+  launch(select_kernel<kCapacity>, a.batch.images, select_threads, sizeof(SelectShared<kCapacity>), a);
 }
 
 }  // namespace libra_d2

@@ -29,14 +29,13 @@ bool sweeps_pay(const Tensor& offsets, int64_t images, int64_t rows) {
 }
 
 std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
-    const Tensor& labels, const Tensor& ious, const Tensor& matched_idx, const Tensor& offsets,
-    const Tensor& seed, int64_t num_samples, double positive_fraction, std::string positive,
-    std::string negative, int64_t num_bins, std::string bin_upper, double bin_upper_value,
-    double floor_thr, double floor_fraction, double neg_pos_ub) {
+    const Tensor& labels, const Tensor& ious, const Tensor& matched_idx, const Tensor& offsets, const Tensor& seed,
+    int64_t num_samples, double positive_fraction, std::string positive, std::string negative, int64_t num_bins,
+    std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub) {
   check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
   SampleArgs a{};
-  a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper,
-                          bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
+  a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper, bin_upper_value,
+                          floor_thr, floor_fraction, neg_pos_ub);
   const int64_t images = offsets.size(0) - 1, rows = labels.numel();
   const c10::cuda::CUDAGuard guard(labels.device());
   const auto options = labels.options().dtype(at::kLong);

@@ -21,8 +21,7 @@ struct StreamLaunch {
     constexpr size_t kWithoutAsking = 48 * 1024;
     if (blocks > INT_MAX) error = cudaErrorInvalidConfiguration;
     if (error == cudaSuccess && dynamic_smem > kWithoutAsking) {
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(dynamic_smem));
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic_smem));
     }
     if (error != cudaSuccess) return;
     kernel<<<static_cast<unsigned>(blocks), threads, dynamic_smem, stream>>>(args...);

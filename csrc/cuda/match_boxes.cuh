@@ -140,9 +140,8 @@ void launch_match(const MatchArgs& a, bool allow_low_quality, const Launch& laun
   const int64_t blocks = num_row_tiles<kMatchThreads>(a.batch);
   if (blocks == 0 || a.batch.rows == 0) return;
   const bool shared = a.batch.offsets == nullptr;
-  const auto kernel =
-      shared ? (allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>)
-             : (allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>);
+  const auto kernel = shared ? (allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>)
+                             : (allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>);
   launch(kernel, blocks, kMatchThreads, 0, a);
   if (allow_low_quality) launch(low_quality_kernel, blocks, kMatchThreads, 0, a);
 }

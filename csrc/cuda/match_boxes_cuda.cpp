@@ -17,10 +17,8 @@ namespace {
 using at::Tensor;
 
 std::tuple<Tensor, Tensor, Tensor> match_boxes_cuda(const Tensor& boxes, const Tensor& gt_boxes,
-                                                    const std::optional<Tensor>& box_offsets,
-                                                    const Tensor& gt_offsets,
-                                                    at::ArrayRef<double> thresholds,
-                                                    at::IntArrayRef labels,
+                                                    const std::optional<Tensor>& box_offsets, const Tensor& gt_offsets,
+                                                    at::ArrayRef<double> thresholds, at::IntArrayRef labels,
                                                     bool allow_low_quality) {
   check_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets);
   MatchArgs a{};

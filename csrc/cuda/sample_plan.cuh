@@ -38,10 +38,9 @@ __device__ inline Plan plan_of(const SampleRule& rule, const Counts& counts) {
   plan.per_bin = rule.binned_strata() ? share / rule.binned_strata() : 0u;
   plan.floor = min(counts.floor, wanted - plan.balanced);
   plan.top_up = wanted - plan.balanced - plan.floor;
-  const float upper = rule.upper_kind == BinUpper::kValue ? rule.bin_upper
-                      : rule.upper_kind == BinUpper::kMaxAll
-                          ? from_ordered_bits(counts.max_all)
-                          : from_ordered_bits(counts.max_negative);
+  const float upper = rule.upper_kind == BinUpper::kValue    ? rule.bin_upper
+                      : rule.upper_kind == BinUpper::kMaxAll ? from_ordered_bits(counts.max_all)
+                                                             : from_ordered_bits(counts.max_negative);
   plan.bins = rule.bins(upper);
   return plan;
 }
@@ -66,9 +65,7 @@ struct Sieve {
   uint64_t numerator;
   uint32_t population;
 
-  __device__ bool passes(uint32_t key) const {
-    return static_cast<uint64_t>(key) * population < numerator;
-  }
+  __device__ bool passes(uint32_t key) const { return static_cast<uint64_t>(key) * population < numerator; }
 };
 
 __device__ inline Sieve open_sieve() { return Sieve{~uint64_t{0}, 0}; }

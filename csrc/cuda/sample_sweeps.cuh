@@ -71,8 +71,7 @@ __global__ void __launch_bounds__(kSweepThreads) strata_kernel(const SampleArgs 
 }
 
 // How many of BAL the first keys choose, in an image with these strata.
-__device__ inline uint32_t picked_by_bins(const SampleArgs& a, const Plan& plan,
-                                          const uint32_t* strata) {
+__device__ inline uint32_t picked_by_bins(const SampleArgs& a, const Plan& plan, const uint32_t* strata) {
   if (plan.all_balanced) return plan.balanced;
   uint32_t picked = 0;
   for (uint32_t k = 0; plan.per_bin > 0 && k < a.rule.binned_strata(); ++k) {
@@ -89,8 +88,8 @@ struct Sieves {
   uint32_t picked;
 };
 
-__device__ inline Sieves sieves_of(const SampleArgs& a, const Plan& plan, const Counts& counts,
-                                   const uint32_t* strata, uint32_t capacity) {
+__device__ inline Sieves sieves_of(const SampleArgs& a, const Plan& plan, const Counts& counts, const uint32_t* strata,
+                                   uint32_t capacity) {
   const int slack = a.list_slack;
   Sieves s{open_sieve(), open_sieve(), open_sieve(), open_sieve(), false, 0};
   if (counts.positives > capacity) {
@@ -108,8 +107,7 @@ __device__ inline Sieves sieves_of(const SampleArgs& a, const Plan& plan, const 
   return s;
 }
 
-__device__ inline Sieve stratum_sieve(const SampleArgs& a, const Plan& plan, const uint32_t* strata,
-                                      uint32_t stratum) {
+__device__ inline Sieve stratum_sieve(const SampleArgs& a, const Plan& plan, const uint32_t* strata, uint32_t stratum) {
   return sieve_for(quota_of(a.rule, plan, stratum), strata[stratum], a.list_slack);
 }
 
@@ -119,8 +117,7 @@ struct ListShared {
 };
 
 // Sweep 3: lists the boxes that may be drawn. Their order in the list is left to chance.
-__global__ void __launch_bounds__(kSweepThreads)
-    list_kernel(const SampleArgs a, uint32_t capacity) {
+__global__ void __launch_bounds__(kSweepThreads) list_kernel(const SampleArgs a, uint32_t capacity) {
   LIBRA_SHARED(ListShared, s);
   const RowTile tile = row_tile<kSweepRows>(a.batch, blockIdx.x);
   const uint32_t* strata = a.strata + tile.image * a.rule.num_strata();
@@ -141,9 +138,9 @@ __global__ void __launch_bounds__(kSweepThreads)
       listed = s.sieves.negatives.passes(keys.x);
     } else {
       const uint32_t stratum = stratum_of(a.rule, s.plan, clean_iou(a.ious[row]));
-      listed = stratum_sieve(a, s.plan, strata, stratum).passes(keys.x) ||
-               (stratum != a.rule.floor_stratum() &&
-                (s.sieves.refill.passes(keys.y) || s.sieves.top_up.passes(keys.z)));
+      listed =
+          stratum_sieve(a, s.plan, strata, stratum).passes(keys.x) ||
+          (stratum != a.rule.floor_stratum() && (s.sieves.refill.passes(keys.y) || s.sieves.top_up.passes(keys.z)));
     }
     if (!listed) continue;
     const int64_t list = tile.image * 2 + (label > 0);

@@ -24,8 +24,7 @@
 // not be poisoned.
 #define LIBRA_SHARED(Type, name)     \
   static const char name##_site = 0; \
-  Type& name = *static_cast<Type*>(  \
-      emulator::Device::instance().shared(&name##_site, sizeof(Type), alignof(Type)))
+  Type& name = *static_cast<Type*>(emulator::Device::instance().shared(&name##_site, sizeof(Type), alignof(Type)))
 #define LIBRA_DYNAMIC_SHARED(Type, name) \
   Type& name = *static_cast<Type*>(emulator::Device::instance().dynamic_shared(sizeof(Type)))
 
@@ -93,8 +92,7 @@ template <class T, class Update>
 T read_modify_write(T* p, Update update) {
   Device::instance().before_atomic();
   T old = __atomic_load_n(p, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(p, &old, update(old), false, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED)) {
+  while (!__atomic_compare_exchange_n(p, &old, update(old), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return old;
 }
@@ -107,8 +105,8 @@ struct Launch {
   void operator()(void (*kernel)(Params...), int64_t blocks, int threads, size_t dynamic_smem,
                   const Args&... args) const {
     std::tuple<std::decay_t<Params>...> values(args...);
-    Device::instance().launch(static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
-                              dynamic_smem, [&] { std::apply(kernel, values); });
+    Device::instance().launch(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), dynamic_smem,
+                              [&] { std::apply(kernel, values); });
   }
 };
 constexpr Launch launch;
@@ -122,9 +120,8 @@ constexpr Launch launch;
 
 // Macros, because the line tells one rendezvous from another.
 #define __syncthreads() emulator::Device::instance().barrier(__LINE__)
-#define __syncwarp(...)                                                                  \
-  static_cast<void>(emulator::reduce(emulator::full_if_absent(__VA_ARGS__), 0, __LINE__, \
-                                     [](int a, int) { return a; }))
+#define __syncwarp(...) \
+  static_cast<void>(emulator::reduce(emulator::full_if_absent(__VA_ARGS__), 0, __LINE__, [](int a, int) { return a; }))
 #define __shfl_sync(mask, v, lane) emulator::shuffle((mask), (v), (lane) & 31, __LINE__)
 #define __shfl_xor_sync(mask, v, d) \
   emulator::shuffle((mask), (v), static_cast<int>(emulator::own_lane()) ^ (d), __LINE__)
@@ -132,12 +129,9 @@ constexpr Launch launch;
   emulator::shuffle((mask), (v), static_cast<int>(emulator::own_lane()) - (d), __LINE__)
 #define __shfl_down_sync(mask, v, d) \
   emulator::shuffle((mask), (v), static_cast<int>(emulator::own_lane()) + (d), __LINE__)
-#define __reduce_max_sync(mask, v) \
-  emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a > b ? a : b; })
-#define __reduce_min_sync(mask, v) \
-  emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a < b ? a : b; })
-#define __reduce_add_sync(mask, v) \
-  emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a + b; })
+#define __reduce_max_sync(mask, v) emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a > b ? a : b; })
+#define __reduce_min_sync(mask, v) emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a < b ? a : b; })
+#define __reduce_add_sync(mask, v) emulator::reduce((mask), (v), __LINE__, [](auto a, auto b) { return a + b; })
 #define __ballot_sync(mask, predicate)                                              \
   emulator::reduce((mask), (predicate) ? 1u << emulator::own_lane() : 0u, __LINE__, \
                    [](unsigned a, unsigned b) { return a | b; })
@@ -171,18 +165,10 @@ EMULATOR_ATOMICS(unsigned long long)
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __ffs(unsigned v) { return __builtin_ffs(static_cast<int>(v)); }
 inline int __clz(int v) { return v ? __builtin_clz(static_cast<unsigned>(v)) : 32; }
-inline int __clzll(long long v) {
-  return v ? __builtin_clzll(static_cast<unsigned long long>(v)) : 64;
-}
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32);
-}
-inline unsigned __float_as_uint(float v) {
-  return emulator::from_bits<unsigned>(emulator::to_bits(v));
-}
-inline float __uint_as_float(unsigned v) {
-  return emulator::from_bits<float>(emulator::to_bits(v));
-}
+inline int __clzll(long long v) { return v ? __builtin_clzll(static_cast<unsigned long long>(v)) : 64; }
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32); }
+inline unsigned __float_as_uint(float v) { return emulator::from_bits<unsigned>(emulator::to_bits(v)); }
+inline float __uint_as_float(unsigned v) { return emulator::from_bits<float>(emulator::to_bits(v)); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -133,8 +133,7 @@ class Device {
 
   void* dynamic_shared(size_t bytes) {
     if (bytes > dynamic_size_) {
-      fail("dynamic shared memory: the kernel needs %zu bytes, the launch gave %zu", bytes,
-           dynamic_size_);
+      fail("dynamic shared memory: the kernel needs %zu bytes, the launch gave %zu", bytes, dynamic_size_);
     }
     return dynamic_.get();
   }

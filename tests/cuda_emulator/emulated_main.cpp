@@ -41,12 +41,9 @@ std::vector<AlignedBox> make_boxes(std::mt19937& random, int64_t count) {
   return boxes;
 }
 
-const float* data(const std::vector<AlignedBox>& boxes) {
-  return reinterpret_cast<const float*>(boxes.data());
-}
+const float* data(const std::vector<AlignedBox>& boxes) { return reinterpret_cast<const float*>(boxes.data()); }
 
-uint64_t match(const Offsets* box_offsets, const Offsets& gt_offsets, int64_t rows,
-               int64_t num_gt) {
+uint64_t match(const Offsets* box_offsets, const Offsets& gt_offsets, int64_t rows, int64_t num_gt) {
   std::mt19937 random(3);
   const int64_t images = gt_offsets.size() - 1;
   const auto boxes = make_boxes(random, rows), gts = make_boxes(random, num_gt);
@@ -56,9 +53,8 @@ uint64_t match(const Offsets* box_offsets, const Offsets& gt_offsets, int64_t ro
   std::vector<int8_t> label(outputs);
   const double thresholds[] = {0.3, 0.7};
   const int64_t labels[] = {0, -1, 1};
-  emulated_match(data(boxes), data(gts), box_offsets ? box_offsets->data() : nullptr,
-                 gt_offsets.data(), images, rows, num_gt, thresholds, 2, labels, 3, 1, idx.data(),
-                 iou.data(), label.data());
+  emulated_match(data(boxes), data(gts), box_offsets ? box_offsets->data() : nullptr, gt_offsets.data(), images, rows,
+                 num_gt, thresholds, 2, labels, 3, 1, idx.data(), iou.data(), label.data());
   Hash hash;
   hash.add(idx);
   hash.add(iou);
@@ -66,13 +62,13 @@ uint64_t match(const Offsets* box_offsets, const Offsets& gt_offsets, int64_t ro
   return hash.value();
 }
 
-uint64_t batched_iou(const Offsets& box_offsets, const Offsets& gt_offsets, int64_t rows,
-                     int64_t num_gt, int64_t total) {
+uint64_t batched_iou(const Offsets& box_offsets, const Offsets& gt_offsets, int64_t rows, int64_t num_gt,
+                     int64_t total) {
   std::mt19937 random(4);
   const auto boxes = make_boxes(random, rows), gts = make_boxes(random, num_gt);
   std::vector<float> ious(total);
-  emulated_iou(data(boxes), data(gts), box_offsets.data(), gt_offsets.data(),
-               box_offsets.size() - 1, rows, num_gt, ious.data(), total);
+  emulated_iou(data(boxes), data(gts), box_offsets.data(), gt_offsets.data(), box_offsets.size() - 1, rows, num_gt,
+               ious.data(), total);
   Hash hash;
   hash.add(ious);
   return hash.value();
@@ -89,20 +85,18 @@ uint64_t sample(const Offsets& offsets, int64_t rows, const Sampling& s) {
   const int64_t images = offsets.size() - 1;
   std::vector<int8_t> labels(rows);
   std::vector<float> ious(rows);
-  std::vector<int64_t> matched(rows), indices(images * s.num_samples), positive(images),
-      negative(images);
+  std::vector<int64_t> matched(rows), indices(images * s.num_samples), positive(images), negative(images);
   for (int64_t i = 0; i < rows; ++i) {
     labels[i] = random() % 4 == 0 ? 1 : random() % 16 == 0 ? -1 : 0;
     ious[i] = random() % 3 ? static_cast<float>(random() % 1000) / 2000.f : 0.f;
     matched[i] = random() % 7;
   }
   emulated_sample(labels.data(), ious.data(), matched.data(), offsets.data(), images, rows,
-                  /*seed=*/-12345, s.num_samples, /*positive_fraction=*/0.25,
-                  s.by_iou ? "instance_balanced" : "random", s.by_iou ? "iou_balanced" : "random",
+                  /*seed=*/-12345, s.num_samples, /*positive_fraction=*/0.25, s.by_iou ? "instance_balanced" : "random",
+                  s.by_iou ? "iou_balanced" : "random",
                   /*num_bins=*/3, s.swept ? "max_all" : "value", /*bin_upper_value=*/0.5,
-                  /*floor_thr=*/s.by_iou ? 0.0 : -1.0, /*floor_fraction=*/0.25, /*neg_pos_ub=*/-1.0,
-                  s.small, s.swept, s.list_slack, /*threads=*/64, indices.data(), positive.data(),
-                  negative.data());
+                  /*floor_thr=*/s.by_iou ? 0.0 : -1.0, /*floor_fraction=*/0.25, /*neg_pos_ub=*/-1.0, s.small, s.swept,
+                  s.list_slack, /*threads=*/64, indices.data(), positive.data(), negative.data());
   Hash hash;
   hash.add(indices);
   hash.add(positive);
@@ -141,18 +135,17 @@ int main() {
                               {by_iou, true, true, -100, 40},
                               {by_iou, false, true, 32, 40},
                               {by_iou, true, true, 32, 600}}) {
-      const std::string name = std::string("sample ") + (by_iou ? "by IoU" : "random") +
-                               (s.small ? " small" : "") + (s.swept ? " swept" : "") + " slack " +
-                               std::to_string(s.list_slack) + " of " +
+      const std::string name = std::string("sample ") + (by_iou ? "by IoU" : "random") + (s.small ? " small" : "") +
+                               (s.swept ? " swept" : "") + " slack " + std::to_string(s.list_slack) + " of " +
                                std::to_string(s.num_samples);
       good &= agree(name, [&] { return sample(ragged, 530, s); });
     }
   }
   // Offsets that lie: the results mean nothing, but no address may be bad.
   const int64_t most = std::numeric_limits<int64_t>::max();
-  for (const Offsets& bad : {Offsets{0, 1000, 1000, 1000, 1000}, Offsets{-7, 20, 10, 400, most},
-                             Offsets{most, -most, 5, -1, 530}, Offsets{500, 400, 300, 200, 100},
-                             Offsets{0, 530, 0, 530, 0}}) {
+  for (const Offsets& bad :
+       {Offsets{0, 1000, 1000, 1000, 1000}, Offsets{-7, 20, 10, 400, most}, Offsets{most, -most, 5, -1, 530},
+        Offsets{500, 400, 300, 200, 100}, Offsets{0, 530, 0, 530, 0}}) {
     emulated_options(0, 1, 0);
     match(&bad, gts, 530, 120);
     match(&ragged, bad, 530, 120);

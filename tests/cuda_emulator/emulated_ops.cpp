@@ -39,8 +39,7 @@ bool sample(SampleArgs a, int threads, bool swept) {
   a.list_sizes = data_or_null(list_sizes);
   a.list = data_or_null(list);
   launch_sample<kCapacity>(a, threads, emulator::launch);
-  return std::any_of(spill_row.begin(), spill_row.end(),
-                     [](uint32_t r) { return r != kUntouched; });
+  return std::any_of(spill_row.begin(), spill_row.end(), [](uint32_t r) { return r != kUntouched; });
 }
 
 std::string refusal;
@@ -61,8 +60,7 @@ int unless_refused(const F& f) {
 const char* emulated_refusal() { return refusal.c_str(); }
 
 void emulated_options(int order, uint64_t seed, int yield_at_atomics) {
-  emulator::Device::instance().options = {static_cast<emulator::Order>(order), seed,
-                                          yield_at_atomics != 0};
+  emulator::Device::instance().options = {static_cast<emulator::Order>(order), seed, yield_at_atomics != 0};
 }
 
 int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
@@ -80,17 +78,14 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
   });
 }
 
-void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
-                  const int64_t* gt_offsets, int64_t images, int64_t rows, int64_t num_gt,
-                  float* ious, int64_t total) {
-  launch_batched_iou(IouArgs{boxes_of(boxes), boxes_of(gt_boxes), gt_offsets, num_gt,
-                             Batch{box_offsets, images, rows}, ious, total},
-                     emulator::launch);
+void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
+                  int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total) {
+  launch_batched_iou(
+      IouArgs{boxes_of(boxes), boxes_of(gt_boxes), gt_offsets, num_gt, Batch{box_offsets, images, rows}, ious, total},
+      emulator::launch);
 }
 
-int64_t emulated_product(uint32_t n, double factor) {
-  return truncated_product(n, ExactFactor::of(factor));
-}
+int64_t emulated_product(uint32_t n, double factor) { return truncated_product(n, ExactFactor::of(factor)); }
 
 int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
                     int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,

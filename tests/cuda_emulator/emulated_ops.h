@@ -19,9 +19,8 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
                    const int64_t* labels, int64_t num_labels, int allow_low_quality, int64_t* matched_idx,
                    float* matched_iou, int8_t* matched_label);
 
-void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets,
-                  const int64_t* gt_offsets, int64_t images, int64_t rows, int64_t num_gt,
-                  float* ious, int64_t total);
+void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
+                  int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total);
 
 // int(n * factor), as the kernels compute it without doubles.
 int64_t emulated_product(uint32_t n, double factor);

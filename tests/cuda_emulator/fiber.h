@@ -82,8 +82,8 @@ class Fiber {
   // Gives the fiber a stack, on which `entry` starts at the first switch. `entry` never returns.
   void create(void (*entry)()) {
     const size_t guard = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    void* memory = mmap(nullptr, kStackSize + guard, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* memory =
+        mmap(nullptr, kStackSize + guard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, guard, PROT_NONE) != 0) {
       perror("emulator: cannot make a fiber's stack");
       abort();
