@@ -114,9 +114,7 @@ def test_checks_import_nothing():
 
 def test_operators_and_losses_import_torch_only():
     def wrong(imports):
-        # losses: fvcore's Registry, which is the one that Detectron2 has
-        registry = {"fvcore"} if "fvcore.common.registry" in imports else set()
-        return _third_party(imports) - {"torch", "libra_d2"} - registry
+        return _third_party(imports) - {"torch", "libra_d2"}
 
     assert not _offenders(_modules("ops/**/*.py", "losses/**/*.py"), wrong)
 

@@ -8,12 +8,12 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from fvcore.nn import smooth_l1_loss
 
 from libra_d2.checks import UserError
-from libra_d2.losses.registry import BoxLoss, build_box_loss, registered_box_losses
+from libra_d2.losses.registry import BOX_LOSS_REGISTRY, BoxLoss, build_box_loss
 
 
 def losses_of_each_box() -> list[str]:
     """The box losses that give a value for each box; Detectron2's IoU losses return only a sum."""
-    return [*registered_box_losses(), "smooth_l1"]
+    return [*BOX_LOSS_REGISTRY, "smooth_l1"]
 
 
 class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):

@@ -10,7 +10,7 @@ from detectron2.modeling import (
 )
 
 from libra_d2.checks import UserError, choice, value_of
-from libra_d2.losses.registry import registered_box_losses
+from libra_d2.losses.registry import BOX_LOSS_REGISTRY
 
 DETECTRON2_BOX_LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 
@@ -50,9 +50,9 @@ def _refuse_box_loss(cfg, key: str, computed_by: type, remedy: str) -> None:
     takes_ours = getattr(computed_by, "takes_box_losses", False)
     if not takes_ours and not computed_by.__module__.startswith("detectron2."):
         return  # a user's own head may have its own losses
-    if value_of(cfg, key) in registered_box_losses() and not takes_ours:
+    if value_of(cfg, key) in BOX_LOSS_REGISTRY and not takes_ours:
         raise UserError(
             f"{key}: expected one of {list(DETECTRON2_BOX_LOSSES)} with Detectron2's own heads, "
             f"got {value_of(cfg, key)!r}, which needs one of Libra's: set {remedy}"
         )
-    choice(cfg, key, (*DETECTRON2_BOX_LOSSES, *registered_box_losses()))
+    choice(cfg, key, (*DETECTRON2_BOX_LOSSES, *BOX_LOSS_REGISTRY))

@@ -69,9 +69,11 @@ def test_model_zoo_block():
 @pytest.fixture
 def example(monkeypatch):
     """Runs a block that registers something, which is forgotten after the test."""
-    for registry in (BOX_SAMPLER_REGISTRY, BOX_LOSS_REGISTRY):
-        monkeypatch.setattr(registry, "_obj_map", dict(registry._obj_map))
-    return lambda text: exec(block(text), {})
+    monkeypatch.setattr(BOX_SAMPLER_REGISTRY, "_obj_map", dict(BOX_SAMPLER_REGISTRY._obj_map))
+    before = dict(BOX_LOSS_REGISTRY)
+    yield lambda text: exec(block(text), {})
+    BOX_LOSS_REGISTRY.clear()
+    BOX_LOSS_REGISTRY.update(before)
 
 
 def losses(*opts, config=CONFIG):

@@ -25,7 +25,7 @@ def registered():
 
     BOX_LOSS_REGISTRY.register(smooth)
     yield "smooth"
-    del BOX_LOSS_REGISTRY._obj_map["smooth"]
+    del BOX_LOSS_REGISTRY["smooth"]
 
 
 def loss_of(config, *opts):

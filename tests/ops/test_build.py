@@ -31,7 +31,8 @@ def source(tmp_path):
     """A copy of what setup.py reads, small enough to be copied for each test."""
     (tmp_path / "libra_d2").mkdir()
     (tmp_path / "libra_d2" / "__init__.py").write_text('__version__ = "0"\n')
-    (tmp_path / "csrc").symlink_to(ROOT / "csrc")
+    for folder in ("csrc", "configs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "setup.py").write_text((ROOT / "setup.py").read_text())
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nname = "libra_d2"\nversion = "0"\n[tool.setuptools]\npackages = ["libra_d2"]\n'
