@@ -133,7 +133,7 @@ def test_the_page_of_keys_has_every_registered_name():
         "MODEL.BACKBONE.NAME": modeling.BACKBONE_REGISTRY,
         "MODEL.PROPOSAL_GENERATOR.NAME": modeling.PROPOSAL_GENERATOR_REGISTRY,
         "MODEL.ROI_HEADS.NAME": modeling.ROI_HEADS_REGISTRY,
-        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSS_REGISTRY,
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": BOX_LOSS_REGISTRY.items(),
     }
     registered = {
         (key, name)

@@ -8,7 +8,7 @@ BoxLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 class BoxLossRegistry(dict[str, Callable[..., BoxLoss]]):
-    """Losses of box deltas, chosen by ``MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE`` or ``MODEL.RETINANET.BBOX_REG_LOSS_TYPE``.
+    """Losses of box deltas by name, for ``BBOX_REG_LOSS_TYPE`` of ``MODEL.ROI_BOX_HEAD`` or ``MODEL.RETINANET``.
 
     The registered object is called with the config and returns a callable
 
