@@ -71,7 +71,7 @@ class RoIAlign(torch.nn.Module):
         )
 
     def forward(self, features, rois):
-        return self.align(features, rois)
+        return self.align(features, rois.to(features.dtype))
 
 
 sys.modules["detectron2"] = None  # MMDetection would import it to wrap it
@@ -179,7 +179,12 @@ def detect(model, image):
 
 
 def train(model, image):
-    """The losses on three objects, summed over levels, and the gradient that reaches the pyramid's refine."""
+    """The losses on three objects, summed over levels, and the gradient that reaches the pyramid's refine.
+
+    In float64: float32 rounds a few inputs of ReLUs to the other side of 0, others on each processor, and one of them
+    in front of a matched anchor is seen in the gradient.
+    """
+    model.double()
     data = model.data_preprocessor(batch(image), False)
     gt = InstanceData(
         bboxes=torch.tensor([[20.0, 30, 120, 140], [180, 40, 290, 230], [60, 170, 130, 240]]),
@@ -199,8 +204,13 @@ def train(model, image):
     }
 
 
+def in_float32(module, inputs, outputs):
+    """A forward hook for a head that returns one list of tensors for scores and one for boxes."""
+    return tuple([tensor.float() for tensor in levels] for levels in outputs)
+
+
 def faster_rcnn():
-    """Detections, and losses where every box is sampled, so that chance has no part in them."""
+    """Detections, and losses where every box is sampled, so that chance has no part in them; and the proposals."""
     image = photo()
     gains = {
         "rpn_head.rpn_cls": (0.5, 0.0),
@@ -213,7 +223,12 @@ def faster_rcnn():
     model.rpn_head.sampler.num = 10**6
     model.rpn_head.sampler.neg_pos_ub = -1
     model.roi_head.bbox_sampler.num = 10**6
-    return detect(model, image) | train(model, image)
+    detections = detect(model, image)
+    model.rpn_head.register_forward_hook(in_float32)  # proposals in the type of Detectron2's
+    with mock.patch.object(model.roi_head, "loss", wraps=model.roi_head.loss) as loss:
+        trained = train(model, image)
+    (proposals,) = loss.call_args.args[1]
+    return detections | trained | {"proposals": proposals.priors}
 
 
 def retinanet():
