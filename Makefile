@@ -7,10 +7,10 @@ TEST_FLAGS ?= -n 2 --dist loadfile
 CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint format gpu-check clean distclean
+.PHONY: help setup quickstart test test-portable lint format gpu-check clean distclean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make the virtual environment (.venv), install everything, build the core
 	@$(PYTHON) tools/setup_env.py --venv $(VENV)
@@ -20,6 +20,9 @@ quickstart: ## fetch real data, train a small Libra Faster R-CNN on the CPU, pri
 
 test: setup ## run every test
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -rs $(TEST_FLAGS)
+
+test-portable: setup ## run the tests that compute with floats as if on lesser x86-64 processors, 1 and 2 threads (an hour)
+	@$(PY) tools/portability.py $(TEST_FLAGS)
 
 lint: setup ## check style and formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
