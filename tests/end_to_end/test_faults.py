@@ -58,7 +58,7 @@ def test_two_terminated_ranks_keep_what_they_did_and_resume_under_torchrun(place
     output = place.run(*TORCHRUN, *place.training("--resume", *until, "stopped"))
     assert f"Starting training from iteration {done}" in output
     assert "World size: 2" in output
-    assert output.count("Evaluation results for bbox") == 1
+    assert output.count("Evaluation results for libra_val") == 1
     assert "holds checkpoints of an earlier run" not in output
     place.train(*TWO_RANKS, *until, "whole")
     expected = last_losses(place.folder / "whole")
@@ -88,6 +88,17 @@ def test_a_stopped_rank_ends_the_run_after_the_timeout(place):
     assert not place.processes()
 
 
+def test_two_ranks_that_diverge_say_it_in_one_sentence(place):
+    diverging = ["SOLVER.BASE_LR", "1e38", "SOLVER.WARMUP_ITERS", "0", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    output = place.train(*TWO_RANKS, *LONG, *diverging, "OUTPUT_DIR", "diverged", fails=True)
+    assert output.splitlines()[-1].startswith("train_net.py: error: training has diverged: ")
+    assert "Traceback" not in output
+    log = (place.folder / "diverged" / "log.txt").read_text()
+    assert "Traceback" in log
+    assert "DivergedError: training has diverged" in log
+    assert not list((place.folder / "diverged").glob("*.pth"))
+
+
 def test_torchrun_passes_a_signal_on(place):
     process = start_two_ranks(place, "torchrun", *TORCHRUN, *place.training())
     process.send_signal(signal.SIGTERM)
@@ -101,7 +112,7 @@ def test_torchrun_evaluates_as_one_run(place):
     place.train(*CPU, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", "once")
     command = place.training("--eval-only", "MODEL.WEIGHTS", "once/model_final.pth", "OUTPUT_DIR", "evaluated")
     output = place.run(*TORCHRUN, *command)
-    assert output.count("Evaluation results for bbox") == 1
+    assert output.count("Evaluation results for libra_val") == 1
     assert re.search(r"Start inference on 2 batches", output), "each rank takes its part of the three images"
 
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 from detectron2.engine import HookBase
 
 from libra_d2.checks import UserError
 from libra_d2.engine import LibraTrainer, stop_signals
+from libra_d2.engine.hooks import RankState
 from libra_d2.engine.stop_signals import Stopped
 from tests.engine.runs import train
 
@@ -62,6 +64,16 @@ def test_an_evaluation_is_given_up_and_the_step_before_it_kept(config, tmp_path)
     assert {path.name for path in (tmp_path / "cut").glob("*.pth")} == {"model_0000002.pth"}
     rest, _ = train(config("cut", **overrides), resume=True)
     assert rest == pytest.approx({i: whole[i] for i in (3, 4, 5)}, rel=1e-5)
+
+
+def test_the_random_states_of_all_ranks_are_gathered_before_an_evaluation(monkeypatch):
+    """After a signal in it, the ranks do not meet any more."""
+    hook, gathered = RankState(4, 3), []
+    monkeypatch.setattr(hook, "gather", lambda: gathered.append(hook.trainer.iter + 1))
+    for i in range(10):
+        hook.trainer = SimpleNamespace(iter=i, max_iter=10)
+        hook.after_step()
+    assert gathered == [3, 4, 6, 8, 9, 10]
 
 
 def test_a_signal_in_the_last_step_does_not_cost_the_final_checkpoint(config, tmp_path):
