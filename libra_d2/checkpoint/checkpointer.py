@@ -109,6 +109,21 @@ class LibraCheckpointer(DetectionCheckpointer):
         numbered = self._numbered()
         return self._tagged() or (numbered[max(numbered)] if numbered else "")
 
+    def go_back_to(self, iteration: int) -> str:
+        """Lets ``--resume`` take the newest checkpoint of this iteration or before; "" and no change if there is none.
+
+        A checkpoint without a number, such as model_final.pth, is what the run began with, and stays.
+        """
+        current, numbered = self.get_checkpoint_file(), self._numbered()
+        number = _NUMBERED.fullmatch(os.path.basename(current))
+        if not number or int(number[1]) <= iteration:
+            return current
+        before = [i for i in numbered if i <= iteration]
+        if not before:
+            return ""
+        self.tag_last_checkpoint(os.path.basename(numbered[max(before)]))
+        return numbered[max(before)]
+
     def _tagged(self) -> str | None:
         """What ``last_checkpoint`` names; None if that is no file name, as after a crash of the machine."""
         try:

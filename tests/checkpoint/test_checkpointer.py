@@ -401,6 +401,18 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(tmp_path, caplog):
     assert "model_0000019.pth holds values that are not finite, in model.weight (1)" in caplog.text
 
 
+def test_a_run_goes_back_to_a_checkpoint_that_was_good(tmp_path):
+    checkpointer, layer = checkpointer_with(tmp_path, "model_0000009", "model_0000019", "model_0000029")
+    assert checkpointer.go_back_to(40) == str(tmp_path / "model_0000029.pth")
+    assert checkpointer.go_back_to(5) == ""
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000029.pth"), "as it was"
+    assert checkpointer.go_back_to(28) == str(tmp_path / "model_0000019.pth")
+    checkpointer.resume_or_load("", resume=True)
+    assert layer.weight.item() == 1
+    checkpointer.save("model_final")
+    assert checkpointer.go_back_to(5) == str(tmp_path / "model_final.pth")
+
+
 def test_checkpoints_and_their_tag_are_written_atomically(tmp_path, monkeypatch):
     checkpointer, _ = checkpointer_with(tmp_path)
     renamed = []

@@ -30,9 +30,9 @@ class Spoil(HookBase):
                     torch.nn.init.constant_(parameter, self._how["weights"])
 
 
-def diverge(cfg, spoil):
+def diverge(cfg, *spoil):
     with pytest.raises(DivergedError) as error:
-        train(cfg, spoil)
+        train(cfg, *spoil)
     return str(error.value)
 
 
@@ -63,6 +63,16 @@ def test_weights_that_are_not_finite_are_noticed_before_they_are_saved(config, t
     text = diverge(config("out", SOLVER={"CHECKPOINT_PERIOD": 1}), Spoil(2, lr=1e38))
     assert "the weights are not finite after iteration 2" in text
     assert sorted(path.name for path in (tmp_path / "out").glob("*.pth")) == ["model_0000000.pth", "model_0000001.pth"]
+
+
+def test_a_resumed_run_does_not_begin_with_weights_that_are_finite_and_beyond_help(config, tmp_path):
+    """The third update leaves weights whose losses are finite and huge; the one after that, weights that are not."""
+    cfg = config("out", SOLVER={"CHECKPOINT_PERIOD": 1})
+    text = diverge(cfg, Spoil(2, lr=1e6), Spoil(3, lr=1e38))
+    assert (tmp_path / "out" / "model_0000002.pth").exists()
+    assert "out/model_0000001.pth, the last good checkpoint" in text
+    losses, _ = train(cfg, resume=True)
+    assert set(losses) == {2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("model", [{}, MASK, RETINANET], ids=["boxes", "masks", "RetinaNet"])

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import statistics
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,8 @@ from torch import nn
 
 from libra_d2.checks import UserError
 from libra_d2.engine.step_dump import StepState, write_step
+
+_EXPLODED = 100
 
 
 class DivergedError(UserError, FloatingPointError):
@@ -42,6 +45,7 @@ class StepWatch(HookBase):
     def __init__(self, cfg: CfgNode, model: nn.Module, checkpointer: Checkpointer):
         self._cfg, self._model, self._checkpointer = cfg, checkpointer.model, checkpointer
         self._steps: collections.deque[_Step] = collections.deque(maxlen=2)
+        self._totals: collections.deque[tuple[int, float]] = collections.deque(maxlen=1000)
         model.register_forward_pre_hook(self._before_forward)
         model.register_forward_hook(self._after_forward)
 
@@ -55,8 +59,10 @@ class StepWatch(HookBase):
             self._steps[-1].losses = {name: loss.detach() for name, loss in losses.items()}
 
     def after_backward(self):
-        if not _are_finite(self._steps[-1].losses.values()):
+        step = self._steps[-1]
+        if not _are_finite(step.losses.values()):
             raise FloatingPointError("the losses of this rank are not finite")
+        self._totals.append((step.iteration, sum(step.losses.values()).item()))
 
     def error(self, cause: FloatingPointError) -> UserError:
         """What to tell the user about the step that ``cause`` comes from; keeps that step if the config asks for it."""
@@ -65,7 +71,7 @@ class StepWatch(HookBase):
         step, what = self._culprit()
         images = ", ".join(f"{image.get('image_id')} ({image.get('file_name')})" for image in step.batch)
         losses = ", ".join(f"{name} {loss.item():.4g}" for name, loss in step.losses.items())
-        checkpoint = self._checkpointer.get_checkpoint_file()
+        checkpoint = self._last_good_checkpoint()
         then = f"continue with --resume from {checkpoint}, the last good checkpoint" if checkpoint else "start over"
         if step.state is None:
             kept = "MODEL.LIBRA.TRAIN.DUMP_DIVERGED True would keep what reproduces the step"
@@ -79,6 +85,18 @@ class StepWatch(HookBase):
             f"{images}; its losses are {losses or 'not known'}. Reduce SOLVER.BASE_LR (now {rate:g}) or set "
             f"SOLVER.CLIP_GRADIENTS.ENABLED True, and {then}; {kept}"
         )
+
+    def _last_good_checkpoint(self) -> str:
+        """The newest whose weights went into a step with a usual loss, made the one to resume from; "": there is none.
+
+        Weights can be beyond help long before they are infinite. That the run has diverged is certain here, so where it
+        began may be a guess: with losses of more than a hundred times the usual.
+        """
+        if not self._totals:
+            return self._checkpointer.get_checkpoint_file()
+        usual = statistics.median_low(total for _, total in self._totals)
+        sane = max(iteration for iteration, total in self._totals if total <= usual + _EXPLODED * abs(usual))
+        return self._checkpointer.go_back_to(sane - 1)
 
     def _culprit(self) -> tuple[_Step, str]:
         """The step that made the first value that is not finite, and which values those are."""
