@@ -23,6 +23,10 @@ _REMEDIES = (
         "DATALOADER.NUM_WORKERS, and continue with --resume",
     ),
     (
+        r"No space left on device|Disk quota exceeded",
+        "the disk of OUTPUT_DIR is full: make room, and continue with --resume",
+    ),
+    (
         r"out of memory|can't allocate memory|not enough memory",
         "memory has run out: reduce SOLVER.IMS_PER_BATCH, INPUT.MAX_SIZE_TRAIN or INPUT.MIN_SIZE_TRAIN; continue with "
         "--resume",

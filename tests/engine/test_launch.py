@@ -70,6 +70,7 @@ def test_torchrun_and_a_launcher_of_our_own_are_not_both_used(device, monkeypatc
         ("The server socket has failed to listen: EADDRINUSE, address already in use", "--dist-url auto"),
         ("CUDA out of memory. Tried to allocate 20.00 MiB.", "reduce SOLVER.IMS_PER_BATCH"),
         ("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory", "reduce SOLVER.IMS_PER_B"),
+        ("[Errno 28] No space left on device", "the disk of OUTPUT_DIR is full"),
         ("DataLoader worker (pid 7) is killed by signal: Killed.", "reduce DATALOADER.NUM_WORKERS"),
     ],
 )
