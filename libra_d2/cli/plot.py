@@ -23,12 +23,12 @@ from detectron2.data import (
     DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
 
+from libra_d2.data.proposals import training_records
 from libra_d2.data.train_loader import train_mapper
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor, load_trained
@@ -71,11 +71,7 @@ def draw_balance(args) -> None:
     # IoU-balanced picks are drawn beside random ones, whatever the model trained on.
     cfg = setup(args, reads=("TRAIN",), overrides=("MODEL.LIBRA.SAMPLER.NEGATIVE", "iou_balanced"))
     model = load_trained(cfg)
-    samples = get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    samples = training_records(cfg)
     step = max(1, len(samples) // args.max_images)  # spread over the whole set
     loader = build_detection_test_loader(samples[::step], mapper=train_mapper(cfg), num_workers=0)
     batches = list(itertools.islice(loader, args.max_images))

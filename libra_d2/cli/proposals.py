@@ -1,13 +1,16 @@
 """Writes the proposals of a trained model's RPN to a file that Detectron2's Fast R-CNN configs train on.
 
 example:
-  libra-d2 proposals --config-file CONFIG.yaml --dataset coco_2017_train --output train.pkl \\
+  libra-d2 proposals --config-file CONFIG.yaml --dataset coco_2017_train --output train.npz \\
       MODEL.WEIGHTS model_final.pth MODEL.RPN.POST_NMS_TOPK_TEST 2000
 
 The config may be that of an RPN alone or of any two-stage model. --dataset is a registered name; your own COCO json
 files are libra_train and libra_val of a config that training saved. Every image gets its proposals, those without
-objects too, sorted by objectness, in pixels of the image file. Used as DATASETS.PROPOSAL_FILES_TRAIN or _TEST together
-with MODEL.LOAD_PROPOSALS True and MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals.
+objects too, sorted by objectness, in pixels of the image file. A FILE.npz holds arrays; any other name gives a pickle,
+which Detectron2 reads, too, running whatever such a file says; libra_d2 runs nothing.
+
+Used as DATASETS.PROPOSAL_FILES_TRAIN or _TEST together with MODEL.LOAD_PROPOSALS True and
+MODEL.PROPOSAL_GENERATOR.NAME PrecomputedProposals.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from detectron2.structures import BoxMode
 
 from libra_d2.checkpoint.atomic import atomic_write
 from libra_d2.checks import FileError, UserError
+from libra_d2.data.proposals import write_npz
 from libra_d2.engine.setup import setup
 from libra_d2.inference import load_trained
 
@@ -46,7 +50,10 @@ def run(args) -> int:
     model = load_rpn(cfg)
     content = propose(model, build_detection_test_loader(cfg, dataset))
     with atomic_write(args.output) as f:
-        pickle.dump(content, f, protocol=4)
+        if args.output.suffix == ".npz":
+            write_npz(content, f)
+        else:
+            pickle.dump(content, f, protocol=4)
     print(f"{sum(map(len, content['boxes']))} proposals for {len(content['ids'])} images of {dataset}: {args.output}")
     return 0
 

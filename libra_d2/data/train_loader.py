@@ -12,6 +12,7 @@ from detectron2.utils import comm
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from libra_d2.checks import UserError
+from libra_d2.data.proposals import training_records, without_proposals
 from libra_d2.data.random_state import preserved_rng, seed_cpu
 
 
@@ -42,10 +43,11 @@ class ReplayableTrainLoader:
     """
 
     def __init__(self, cfg: CfgNode, seed: int):
-        self._cfg = cfg
+        self._cfg = without_proposals(cfg)
         self._seed = seed
         self._start = 0
-        self._parts = build_detection_train_loader.from_config(cfg, mapper=train_mapper(cfg))
+        records = training_records(cfg) if cfg.MODEL.LOAD_PROPOSALS else None
+        self._parts = build_detection_train_loader.from_config(self._cfg, mapper=train_mapper(cfg), dataset=records)
         dataset = self._parts["dataset"]
         if isinstance(dataset, IterableDataset):
             raise TypeError(f"expected a list or a map-style data set, got {type(dataset).__name__}")

@@ -9,6 +9,7 @@ from libra_d2.config.files import given_keys, load_config
 from libra_d2.config.keys import add_libra_config
 from libra_d2.data import check_datasets, check_paths, complete_config, register_datasets
 from libra_d2.data.class_names import TrainedClasses
+from libra_d2.data.proposals import check_proposal_files
 
 DATA_FLAGS = ("train_json", "train_images", "val_json", "val_images")
 
@@ -35,6 +36,7 @@ def setup(args, reads: Sequence[str] = (), overrides: Sequence = (), any_classes
     complete_config(cfg, given_keys(args.opts), _trained_classes(cfg, getattr(args, "resume", False), any_classes))
     cfg.merge_from_list(list(overrides))
     check_datasets(cfg, reads)
+    check_proposal_files(cfg, ["TEST" if split == "VAL" else split for split in reads])
     cfg.freeze()
     register_datasets(cfg)
     return cfg

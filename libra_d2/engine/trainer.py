@@ -4,6 +4,7 @@ import logging
 import weakref
 
 import torch
+from detectron2.data import DatasetMapper, build_detection_test_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -14,6 +15,7 @@ from detectron2.utils.logger import setup_logger
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.checks import UserError
 from libra_d2.data.class_names import class_names_of
+from libra_d2.data.proposals import evaluation_records
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
@@ -67,6 +69,13 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg):
         return ReplayableTrainLoader(cfg, seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed())
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        if not cfg.MODEL.LOAD_PROPOSALS:
+            return super().build_test_loader(cfg, dataset_name)
+        mapper, workers = DatasetMapper(cfg, is_train=False), cfg.DATALOADER.NUM_WORKERS
+        return build_detection_test_loader(evaluation_records(cfg, dataset_name), mapper=mapper, num_workers=workers)
 
     @classmethod
     def build_optimizer(cls, cfg, model):

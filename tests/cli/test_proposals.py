@@ -11,10 +11,12 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.data.build import get_detection_dataset_dicts
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 
 from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.cli.main import run as run_command
 from libra_d2.config.files import load_config
+from libra_d2.data.train_loader import ReplayableTrainLoader
 from tests.engine.tiny import write_config, write_dataset
 
 main = functools.partial(run_command, "proposals")
@@ -77,10 +79,11 @@ def _rescaled(proposals, image, record):
     return boxes[order]
 
 
-def test_a_fast_rcnn_trains_on_the_file(trained, capsys):
+@pytest.mark.parametrize("suffix", ["pkl", "npz"])
+def test_a_fast_rcnn_trains_on_the_file(trained, capsys, suffix):
     """The whole way of the paper's ablations, one step of it."""
     folder, config, opts = trained
-    output = folder / "for_training.pkl"
+    output = folder / f"for_training.{suffix}"
     command = [
         sys.executable,
         "-m",
@@ -102,11 +105,8 @@ def test_a_fast_rcnn_trains_on_the_file(trained, capsys):
             *("DATASETS.TRAIN", "('libra_train',)", "DATASETS.PROPOSAL_FILES_TRAIN", f"('{output}',)"),
         ],
     )
-    from detectron2.data import build_detection_train_loader
-    from detectron2.utils.events import EventStorage
-
     model = build_model(fast)
-    inputs = next(iter(build_detection_train_loader(fast)))
+    inputs = next(iter(ReplayableTrainLoader(fast, seed=0)))
     assert all(len(record["proposals"]) > 0 for record in inputs)
     with EventStorage():
         losses = model(inputs)
