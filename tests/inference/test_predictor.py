@@ -1,12 +1,19 @@
 """A predictor is a trained model: weights that were left at random are an error."""
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from PIL import Image
 
+from libra_d2.checkpoint.safe_tensors import safetensors_bytes
+from libra_d2.checks import UserError
+from libra_d2.config.files import load_config
 from libra_d2.inference import build_predictor, load_trained
 from tests.modeling.builders import small_cfg
 
@@ -93,3 +100,77 @@ def test_a_format_that_nothing_reads_is_refused(tmp_path):
     cfg.INPUT.FORMAT = "CMYK"
     with pytest.raises(ValueError, match=r"INPUT.FORMAT: expected one of \['BGR', 'RGB', 'L', .*\], got 'CMYK'"):
         build_predictor(cfg)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_an_error(tmp_path, value):
+    cfg = save(tmp_path, lambda state: {name: torch.full_like(t, value) for name, t in state.items()})
+    with pytest.raises(UserError, match=r"NaN or infinity in backbone.bottom_up \(\d+\), .* diverged"):
+        load_trained(cfg)
+
+
+def test_no_weights_are_an_error():
+    with pytest.raises(UserError, match="MODEL.WEIGHTS '' is not this detector after training"):
+        load_trained(small_cfg(CONFIG))
+
+
+def test_weights_saved_from_a_compiled_model_or_as_safetensors_are_the_same(tmp_path):
+    cfg = save(tmp_path, lambda state: {f"_orig_mod.{name}": value for name, value in state.items()})
+    compiled = load_trained(cfg).state_dict()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(compiled))
+    got = load_trained(cfg).state_dict()
+    assert all(torch.equal(value, got[name]) for name, value in compiled.items())
+
+
+class Attack:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+class TestHostileFiles:
+    """`load_config` and `build_predictor` run nothing of a config and of weights that somebody else wrote."""
+
+    def config(self, tmp_path, base=False):
+        hostile = f"VERSION: 2\nOUTPUT_DIR: !!python/object/apply:os.mkdir [{tmp_path / 'was_run'}]\n"
+        (tmp_path / "hostile.yaml").write_text(hostile)
+        (tmp_path / "derived.yaml").write_text("_BASE_: hostile.yaml\n")
+        return str(tmp_path / ("derived.yaml" if base else "hostile.yaml"))
+
+    @pytest.mark.parametrize("base", [False, True])
+    def test_a_config(self, tmp_path, base):
+        with pytest.raises(UserError, match="could not determine a constructor"):
+            load_config(self.config(tmp_path, base), [])
+        assert not (tmp_path / "was_run").exists()
+
+    def test_detectron2_would_run_it(self, tmp_path):
+        """Why the README shows another way first."""
+        get_detectron2_cfg().merge_from_file(self.config(tmp_path))
+        assert (tmp_path / "was_run").exists()
+
+    def test_a_value_on_the_command_line(self, tmp_path):
+        load_config("", ["OUTPUT_DIR", f"__import__('os').mkdir({str(tmp_path / 'was_run')!r})"])
+        assert not (tmp_path / "was_run").exists()
+
+    @pytest.mark.parametrize("name", ["w.pkl", "w.pth", "w.pyth", "w.safetensors", "w"])
+    @pytest.mark.parametrize("write", [lambda x: pickle.dumps(x), lambda x: b"PK\x03\x04" + pickle.dumps(x)])
+    @pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.LIBRA.TORCHVISION.WEIGHTS"])
+    def test_weights(self, tmp_path, name, write, key):
+        file = tmp_path / name
+        file.write_bytes(write({"model": {}, "__author__": Attack(tmp_path / "was_run")}))
+        backbone = ("MODEL.BACKBONE.NAME", "build_torchvision_fpn_backbone") if "VISION" in key else ()
+        with pytest.raises(UserError, match=name):
+            build_predictor(small_cfg(CONFIG, *backbone, key, str(file)))
+        assert not (tmp_path / "was_run").exists()
+
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_weights_of_torch_save(self, tmp_path, legacy):
+        file = tmp_path / "w.pkl"
+        content = {"model": {}, "extra": Attack(tmp_path / "was_run")}
+        torch.save(content, file, _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(UserError, match=r"'(posix|nt).mkdir', which is not run"):
+            build_predictor(small_cfg(CONFIG, "MODEL.WEIGHTS", str(file)))
+        assert not (tmp_path / "was_run").exists()
