@@ -311,6 +311,26 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
             checkpointer.load(str(tmp_path / "none.pth"))
 
 
+@pytest.mark.parametrize("flag", [0x0001, 0x0800])
+def test_flags_of_a_damaged_archive_are_noticed(tmp_path, flag):
+    """Encrypted, or a name in UTF-8 that is none: zipfile has another error for each."""
+    content = bytearray(saved_linear())
+    directory = content.rfind(b"PK\x01\x02")
+    for at, name in ((directory + 8, directory + 46), (content.rfind(b"PK\x03\x04", 0, directory) + 6, None)):
+        content[at] |= flag & 255
+        content[at + 1] |= flag >> 8
+        if name:
+            content[name + 2] = 0xFF
+    (tmp_path / "w.pth").write_bytes(content)
+    assert not is_whole(tmp_path / "w.pth")
+
+
+def saved_linear() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model": torch.nn.Linear(1, 1).state_dict()}, buffer)
+    return buffer.getvalue()
+
+
 def checkpointer_with(tmp_path, *names):
     """A checkpointer on a linear layer whose saved weight is the place of the checkpoint in ``names``."""
     layer = torch.nn.Linear(1, 1, bias=False)
