@@ -5,9 +5,11 @@ PY     := $(VENV)/bin/python
 # two workers; a file stays on one of them, so that what its tests share is made once
 TEST_FLAGS ?= -n 2 --dist loadfile
 CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp)
+# cases of each fuzz test whose case is cheap; of the others fewer
+FUZZ_EXAMPLES ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-portable lint format gpu-check clean distclean
+.PHONY: help setup quickstart test test-portable fuzz lint format gpu-check clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +25,9 @@ test: setup ## run every test
 
 test-portable: setup ## run the tests that compute with floats as if on lesser x86-64 processors, 1 and 2 threads (an hour)
 	@$(PY) tools/portability.py $(TEST_FLAGS)
+
+fuzz: setup ## try to break the readers, the json checks and the ops for minutes, with new cases
+	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PY) -m pytest -q $(TEST_FLAGS) --hypothesis-show-statistics tests/fuzz
 
 lint: setup ## check style and formatting
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .

@@ -90,7 +90,7 @@ class LibraCheckpointer(DetectionCheckpointer):
             raise FileError(
                 f"--resume: expected checkpoints in {self.save_dir} on every machine, ranks {blind} have none"
             )
-        file, unusable = comm.all_gather(self._newest_usable() if comm.is_main_process() else None)[0]
+        file, unusable = comm.all_gather(self.newest_usable() if comm.is_main_process() else None)[0]
         for bad, why in unusable.items():
             logger.warning(f"{bad} {why}; the newest whole checkpoint is taken instead")
         if file is None:
@@ -144,7 +144,7 @@ class LibraCheckpointer(DetectionCheckpointer):
                 numbered[int(match[1])] = file
         return numbered
 
-    def _newest_usable(self) -> tuple[str | None, dict[str, str]]:
+    def newest_usable(self) -> tuple[str | None, dict[str, str]]:
         """The file to resume from, and {file: what is wrong with it} of newer ones."""
         tagged, numbered, unusable = self._tagged(), self._numbered(), {}
         if tagged is None:

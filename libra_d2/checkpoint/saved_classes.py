@@ -5,7 +5,7 @@ import os
 from torch import nn
 
 from libra_d2.checkpoint.checkpointer import LibraCheckpointer
-from libra_d2.checkpoint.safe_load import is_whole, load_torch
+from libra_d2.checkpoint.safe_load import load_torch
 
 
 def saved_class_names(path: str) -> list[str]:
@@ -27,10 +27,8 @@ def class_names_in(checkpoint: object) -> list[str]:
 
 
 def newest_checkpoint(folder: str) -> str | None:
-    """The checkpoint that ``--resume`` will take, or None where there is none that is whole."""
+    """The checkpoint that ``--resume`` will take, or None where there is none that can be used."""
     checkpointer = LibraCheckpointer(nn.Module(), folder)
     if not checkpointer.has_checkpoint():
         return None
-    numbered = sorted(checkpointer.get_all_checkpoint_files(), key=os.path.getmtime, reverse=True)
-    tagged = checkpointer.get_checkpoint_file()
-    return next((file for file in [tagged, *numbered] if file.endswith(".pth") and is_whole(file)), None)
+    return checkpointer.newest_usable()[0]

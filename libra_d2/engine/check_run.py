@@ -37,8 +37,6 @@ def check_run(cfg: CfgNode, world_size: int, *, train: bool) -> None:
         _check_dataset(name)
     if cfg.TEST.AUG.ENABLED:
         _check_augmented_test(cfg)
-    if cfg.MODEL.LOAD_PROPOSALS:
-        _check_proposal_files(cfg, "TEST")
     if train:
         _check_training(cfg, world_size)
 
@@ -66,8 +64,6 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
     number(cfg, "SOLVER.IMS_PER_BATCH", f"a multiple of the {ranks} processes", lambda x: x >= ranks and x % ranks == 0)
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise UserError("SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, got True: Detectron2's needs CUDA")
-    if cfg.MODEL.LOAD_PROPOSALS:
-        _check_proposal_files(cfg, "TRAIN")
 
 
 def _check_augmented_test(cfg: CfgNode) -> None:
@@ -77,8 +73,3 @@ def _check_augmented_test(cfg: CfgNode) -> None:
             "TEST.AUG.ENABLED: expected False: Detectron2's test-time augmentation is for R-CNNs that make their own "
             f"proposals, got True with {meta_arch} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
         )
-
-
-def _check_proposal_files(cfg: CfgNode, split: str) -> None:
-    sets, key = cfg.DATASETS[split], f"DATASETS.PROPOSAL_FILES_{split}"
-    number(cfg, key, f"a file for each of DATASETS.{split} {sets}", lambda files: len(files) == len(sets))

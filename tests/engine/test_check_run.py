@@ -15,7 +15,6 @@ def data():
     DatasetCatalog.remove("some_data")
 
 
-PROPOSALS = ["MODEL.LOAD_PROPOSALS", True, "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
 WRONG = {
     "keypoints": (["MODEL.KEYPOINT_ON", True], "MODEL.KEYPOINT_ON: expected False"),
     "grey images, means of three": (["INPUT.FORMAT", "L"], "MODEL.PIXEL_MEAN: expected 1 numbers"),
@@ -33,7 +32,6 @@ WRONG = {
     "no data": (["DATASETS.TRAIN", ()], "DATASETS.TRAIN: expected data to train on, got none"),
     "unknown data": (["DATASETS.TEST", ("nowhere",)], "got 'nowhere'; your own go by --train-json"),
     "COCO that is not there": (["DATASETS.TRAIN", ("coco_2017_train",)], "DETECTRON2_DATASETS names the folder"),
-    "proposals without a file": (PROPOSALS, "DATASETS.PROPOSAL_FILES_TEST: expected a file for each"),
     "augmented RetinaNet": (
         ["TEST.AUG.ENABLED", True, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
         "TEST.AUG.ENABLED: expected False: .* got True with LibraRetinaNet",

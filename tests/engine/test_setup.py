@@ -83,6 +83,7 @@ def test_a_resumed_run_keeps_its_classes(place):
     with pytest.raises(UserError, match=r"\['green'\] are not among the classes \['blue', 'red'\] that .*0001.pth"):
         setup(args, reads=["TRAIN"], any_classes=True)
     (place / "out/last_checkpoint").unlink()
+    (place / "out/model_0000001.pth").unlink()
     assert names_of(setup(args, reads=["TRAIN"], any_classes=True)) == ["green", "red", "blue"]
 
 
