@@ -5,8 +5,8 @@ from torch import Tensor
 
 from .._checks import FLOAT32, checked
 from ..ragged import image_of_row
+from ..ranking import count_in_image, max_in_image, pack_sample, smallest
 from . import philox
-from .segments import count_in_image, max_in_image, smallest
 
 
 @checked
@@ -75,7 +75,11 @@ def bucketed_sample(
             floor_fraction=floor_fraction,
         )
     num_negative = count_in_image(image, taken_negative, images)
-    return _pack(image, index, taken_positive, taken_negative, num_positive, num_samples), num_positive, num_negative
+    return (
+        pack_sample(image, index, taken_positive, taken_negative, num_positive, num_samples),
+        num_positive,
+        num_negative,
+    )
 
 
 def _instance_balanced_order(
@@ -157,17 +161,3 @@ def _bin_of(image: Tensor, ious: Tensor, lower: float, upper: Tensor, num_bins: 
         found.masked_fill_(ious >= edge(k), k)
     below_top = ious <= upper.index_select(0, image) if upper_included else ious < edge(num_bins)
     return found.masked_fill_(~((ious >= edge(0)) & below_top), -1)
-
-
-def _pack(image, index, taken_positive, taken_negative, num_positive, num_samples) -> Tensor:
-    """[N, S]: what was taken, in ascending order, positives first; -1 where nothing is left."""
-    images = num_positive.shape[0]
-    column = torch.zeros_like(index)
-    for taken, first in ((taken_positive, torch.zeros_like(num_positive)), (taken_negative, num_positive)):
-        count = count_in_image(image, taken, images)
-        before = count.cumsum(0) - count
-        column = torch.where(taken, taken.cumsum(0) - 1 + (first - before).index_select(0, image), column)
-    nowhere = images * num_samples
-    target = torch.where(taken_positive | taken_negative, image * num_samples + column, nowhere)
-    packed = torch.full((nowhere + 1,), -1, dtype=torch.int64, device=index.device).scatter_(0, target, index)
-    return packed[:nowhere].view(images, num_samples)
