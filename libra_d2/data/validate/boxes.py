@@ -5,7 +5,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from libra_d2.data.validate.fault import Fault, error, is_number, is_numeric, name_annotation, shorten, warning
+from libra_d2.data.validate.fault import (
+    Fault,
+    are_numbers,
+    error,
+    is_number,
+    is_numeric,
+    name_annotation,
+    shorten,
+    warning,
+)
 
 # Rounding makes boxes reach over the edge by up to a pixel; training clips them all.
 EDGE_TOLERANCE = 1.0
@@ -16,12 +25,12 @@ _FEW = 0.001
 
 def is_box(value) -> bool:
     """Whether it is a list of four finite numbers."""
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+    return isinstance(value, list) and len(value) == 4 and are_numbers(value)
 
 
 def is_polygons(value) -> bool:
     """Whether it is a list of lists of finite numbers."""
-    return isinstance(value, list) and all(isinstance(p, list) and all(map(is_number, p)) for p in value)
+    return isinstance(value, list) and all(isinstance(p, list) and are_numbers(p) for p in value)
 
 
 def size_of(image: dict | None) -> tuple[float, float] | None:

@@ -19,12 +19,9 @@ def file_faults(images: list[dict], image_dir: str, decode: bool, max_size: int)
         decode: read every pixel; otherwise only the headers, and the pixels of files that seem to be truncated.
         max_size: the longer side after resizing, see ``INPUT.MAX_SIZE_TEST``; 0 for no limit.
     """
-    pool = concurrent.futures.ThreadPoolExecutor()
-    try:
+    with concurrent.futures.ThreadPoolExecutor() as pool:
         for faults in pool.map(lambda image: _faults(image, image_dir, decode, max_size), images):
             yield from faults
-    finally:
-        pool.shutdown(cancel_futures=True)  # whoever has seen enough does not wait for the rest
 
 
 def _faults(image, image_dir, decode, max_size) -> list[Fault]:
