@@ -5,18 +5,20 @@ import os
 from torch import nn
 
 from libra_d2.checkpoint.checkpointer import LibraCheckpointer
-from libra_d2.checkpoint.safe_load import load_torch
+from libra_d2.checkpoint.file_kind import identify
+from libra_d2.checkpoint.safe_load import load_safetensors, load_torch
 
 
 def saved_class_names(path: str) -> list[str]:
-    """What the classes of a local ``.pth`` file are called; none where it does not say, or is of another kind.
+    """What the classes of a local file of weights are called; none where there is no file, or it does not say.
 
     Raises:
         FileError, UserError: the file cannot be read, see :func:`load_torch`.
     """
-    if not path.endswith(".pth") or not os.path.isfile(path):
-        return []
-    return class_names_in(load_torch(path))
+    kind = identify(path) if os.path.isfile(path) else ""
+    if kind == "safetensors":
+        return load_safetensors(path)[1]
+    return class_names_in(load_torch(path)) if kind == "torch" else []
 
 
 def class_names_in(checkpoint: object) -> list[str]:
@@ -29,6 +31,4 @@ def class_names_in(checkpoint: object) -> list[str]:
 def newest_checkpoint(folder: str) -> str | None:
     """The checkpoint that ``--resume`` will take, or None where there is none that can be used."""
     checkpointer = LibraCheckpointer(nn.Module(), folder)
-    if not checkpointer.has_checkpoint():
-        return None
-    return checkpointer.newest_usable()[0]
+    return checkpointer.newest_usable()[0] if checkpointer.has_checkpoint() else None

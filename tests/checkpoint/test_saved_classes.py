@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.checkpoint.safe_tensors import safetensors_bytes
 from libra_d2.checkpoint.saved_classes import newest_checkpoint, saved_class_names
 
 
@@ -27,6 +28,12 @@ def test_files_that_do_not_say_have_none(tmp_path, content):
     assert saved_class_names(str(tmp_path / "a.pth")) == []
     assert saved_class_names("detectron2://a.pkl") == []
     assert saved_class_names(str(tmp_path / "gone.pth")) == []
+
+
+def test_safetensors_say_their_class_names(tmp_path):
+    content = safetensors_bytes({"a": torch.zeros(1)}, ["green", "red"])
+    (tmp_path / "a.safetensors").write_bytes(content)
+    assert saved_class_names(str(tmp_path / "a.safetensors")) == ["green", "red"]
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):

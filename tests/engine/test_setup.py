@@ -82,8 +82,8 @@ def test_a_resumed_run_keeps_its_classes(place):
     save(place, ["blue", "red"], "model_0000001.pth")
     with pytest.raises(UserError, match=r"\['green'\] are not among the classes \['blue', 'red'\] that .*0001.pth"):
         setup(args, reads=["TRAIN"], any_classes=True)
-    (place / "out/last_checkpoint").unlink()
-    (place / "out/model_0000001.pth").unlink()
+    for name in ("last_checkpoint", "model_0000001.pth"):
+        (place / "out" / name).unlink()
     assert names_of(setup(args, reads=["TRAIN"], any_classes=True)) == ["green", "red", "blue"]
 
 
