@@ -102,7 +102,11 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("MODEL.LIBRA.DATA.TRAIN_IMAGES", "", "Folder of the training images."),
         Key("MODEL.LIBRA.DATA.VAL_JSON", "", "Annotations to evaluate on."),
         Key("MODEL.LIBRA.DATA.VAL_IMAGES", "", "Folder of the images to evaluate on."),
-        Key("MODEL.LIBRA.DATA.CLASS_NAMES", [], "Names of the classes; empty: those of the json, ordered by id."),
+        Key(
+            "MODEL.LIBRA.DATA.CLASS_NAMES",
+            [],
+            "Names of the classes; empty: those that the weights carry, or those of the json, ordered by id.",
+        ),
     ),
     "Training": (
         Key("SOLVER.OPTIMIZER", "SGD", "`SGD` (as Detectron2) or `AdamW`."),
