@@ -1,19 +1,18 @@
 """A training loader whose batches depend only on the seed and the position, so that training can resume exactly."""
 
-import contextlib
 import itertools
-import signal
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, DatasetMapper, build_detection_train_loader
 from detectron2.data import transforms as T
 from detectron2.utils import comm
-from torch.utils.data import Dataset, IterableDataset, Sampler
+from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from libra_d2.checks import UserError
 from libra_d2.data.proposals import training_records, without_proposals
 from libra_d2.data.random_state import preserved_rng, seed_cpu
+from libra_d2.data.worker_signals import heed_parent_alone, signals_blocked
 
 
 def train_mapper(cfg: CfgNode) -> DatasetMapper:
@@ -77,22 +76,8 @@ class ReplayableTrainLoader:
         parts["sampler"] = _GroupedPositions(sampler, self._wide, batch_size, self._start)
         parts["mapper"] = None
         parts["aspect_ratio_grouping"] = False
-        with _signals_blocked():
+        with signals_blocked():
             return iter(build_detection_train_loader(**parts, seed=self._seed))
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Processes started inside never see SIGTERM and SIGINT, which go to whole process groups.
-
-    They end with the process that loads from them; ended before it, they would take the step with them that it is to
-    finish.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_masks(dataset) -> None:
@@ -119,6 +104,8 @@ class _GroupedPositions(Sampler):
         self._rank, self._world_size = comm.get_rank(), comm.get_world_size()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        if get_worker_info() is not None:  # it is a worker that begins to load
+            heed_parent_alone()
         for batch in itertools.islice(self._batches(), self._start, None):
             yield from batch
 

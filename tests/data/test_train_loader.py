@@ -1,7 +1,7 @@
 import itertools
 import multiprocessing
-import os
-import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -56,18 +56,38 @@ def test_a_stream_entered_at_any_batch_is_the_stream_from_the_start(cfg, workers
         assert same(before, after)
 
 
-def test_workers_survive_a_signal_to_the_process_group(cfg):
-    """Ctrl-C and schedulers signal every process; the step that is under way needs its data."""
+@pytest.fixture
+def loading(cfg):
+    """(an iterator with two workers, the workers)"""
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = 2
+    before = multiprocessing.active_children()
     batches = iter(ReplayableTrainLoader(cfg, seed=5))
-    next(batches)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGTERM)
-        os.kill(worker.pid, signal.SIGINT)
+    for _ in range(3):
+        next(batches)
+    return batches, [worker for worker in multiprocessing.active_children() if worker not in before]
+
+
+def test_workers_survive_a_signal_to_the_process_group(loading):
+    """Ctrl-C and schedulers signal every process; the step that is under way needs its data."""
+    batches, workers = loading
+    assert len(workers) == 2
+    others = (
+        "import os, signal, sys; [os.kill(int(p), s) for p in sys.argv[1:] for s in (signal.SIGTERM, signal.SIGINT)]"
+    )
+    subprocess.run([sys.executable, "-c", others, *(str(worker.pid) for worker in workers)], check=True)
     time.sleep(0.5)
     for _ in range(6):  # more than was loaded ahead
         next(batches)
+
+
+def test_workers_end_when_their_parent_says_so(loading):
+    """As it does when it ends with an error, and then waits for them."""
+    _, workers = loading
+    for worker in workers:
+        worker.terminate()
+        worker.join(60)
+        assert worker.exitcode == 0
 
 
 def test_records_may_leave_out_their_size(cfg):
