@@ -1,6 +1,8 @@
 """What of Detectron2's config cannot be run here is said before a run starts; docs/detectron2_keys.md lists it all."""
 
 import importlib.util
+import itertools
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -59,11 +61,19 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
     number(cfg, "TEST.EVAL_PERIOD", "0 (at the end alone) or more", lambda x: x >= 0)
     # WarmupStepWithFixedGammaLR fails in the last iteration, before the final checkpoint (fvcore's index runs over).
     choice(cfg, "SOLVER.LR_SCHEDULER_NAME", ("WarmupMultiStepLR", "WarmupCosineLR"))
+    last = cfg.SOLVER.MAX_ITER  # Detectron2 leaves out steps beyond it, and fails at one that equals it
+    number(
+        cfg, "SOLVER.STEPS", f"ascending, none of them SOLVER.MAX_ITER {last}", lambda s: _ascends(s) and last not in s
+    )
     choice(cfg, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("value", "norm"))
     ranks = cfg.SOLVER.REFERENCE_WORLD_SIZE or world_size  # Detectron2 scales the batch from one to the other
     number(cfg, "SOLVER.IMS_PER_BATCH", f"a multiple of the {ranks} processes", lambda x: x >= ranks and x % ranks == 0)
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise UserError("SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, got True: Detectron2's needs CUDA")
+
+
+def _ascends(steps: Sequence[int]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(steps))
 
 
 def _check_augmented_test(cfg: CfgNode) -> None:

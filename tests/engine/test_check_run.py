@@ -26,6 +26,11 @@ WRONG = {
         ["SOLVER.LR_SCHEDULER_NAME", "WarmupStepWithFixedGammaLR"],
         r"expected one of \['WarmupMultiStepLR', 'WarmupCosineLR'\]",
     ),
+    "a step at the end": (
+        ["SOLVER.MAX_ITER", 60, "SOLVER.STEPS", (40, 60)],
+        r"SOLVER.STEPS: expected ascending, none of them SOLVER.MAX_ITER 60, got \(40, 60\)",
+    ),
+    "steps out of order": (["SOLVER.STEPS", (60, 40)], "SOLVER.STEPS: expected ascending"),
     "clipping": (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"], "CLIP_TYPE: expected one of"),
     "batch": (["SOLVER.IMS_PER_BATCH", 3], "SOLVER.IMS_PER_BATCH: expected a multiple of the 2 processes, got 3"),
     "mixed precision": (["SOLVER.AMP.ENABLED", True], "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu"),
