@@ -51,7 +51,7 @@ def partitions(draw, rows: int, images: int | None = None):
 
 
 def outcome(backend, function, *args, **kwargs):
-    """What the op returns, as lists; or the error."""
+    """What the op returns, as lists."""
     with using(backend), little_memory(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
@@ -59,7 +59,7 @@ def outcome(backend, function, *args, **kwargs):
         except (TypeError, ValueError) as error:
             assert "expected" in str(error)  # noqa: PT017
             assert "\n" not in str(error)  # noqa: PT017
-            return type(error).__name__, str(error)
+            return "refused"  # of several wrong arguments each backend names the one that it looks at first
     parts = result if isinstance(result, list | tuple) else [result]
     if any(part.is_meta for part in parts):  # no values: of offsets neither, which a fake kernel does not look at
         return None
