@@ -81,10 +81,12 @@ def test_no_images_and_images_without_proposals(tmp_path):
     assert read_proposals(write(tmp_path / "b.npz", empty))["boxes"][0].shape == (0, 4)
 
 
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "WeightedTrainingSampler"])  # which reads the data set, too
 @pytest.mark.parametrize("suffix", [".npz", ".pkl"])
-def test_loaders_have_the_proposals_that_detectron2_would_have(data, tmp_path, suffix, monkeypatch):
+def test_loaders_have_the_proposals_that_detectron2_would_have(data, tmp_path, suffix, sampler, monkeypatch):
     written = content()
-    cfg = config(data, write(tmp_path / f"p{suffix}", written), "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False")
+    cfg = config(data, write(tmp_path / f"p{suffix}", written), "DATALOADER.SAMPLER_TRAIN", sampler)
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = [["libra_train", 1.0]]  # a key of the weighted sampler that some versions lack
     reference = load_proposals_into_dataset(
         [{"image_id": i} for i in written["ids"]], write(tmp_path / "r.pkl", written)
     )
