@@ -142,6 +142,12 @@ def test_mutated_texts(folder, edits):
     check(folder, bytes(text))
 
 
+def test_line_breaks_in_names_break_no_line(folder):
+    content = json.loads(json.dumps(_SOUND))
+    content["images"][0]["file_name"] = "a\nerror: image 2: forged.png"
+    check(folder, json.dumps(content).encode())
+
+
 @pytest.mark.parametrize("text", [b"", b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe{\x00}\x00", b"1" * 10_000])
 def test_texts_of_the_worst(folder, text):
     check(folder, text)

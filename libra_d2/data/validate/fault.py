@@ -13,7 +13,8 @@ class Fault:
     what: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.where}: {self.what}"
+        text = f"{self.severity}: {self.where}: {self.what}"
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)  # names may hold line breaks
 
 
 def error(where: str, what: str) -> Fault:
