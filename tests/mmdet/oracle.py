@@ -164,13 +164,16 @@ def batch(image):
 
 
 def detect(model, image):
+    """What the model says of the image in float64, where its features have the same digits on every processor."""
+    state_dict = dict(model.state_dict())
+    model.double()
     with torch.no_grad():
         data = model.data_preprocessor(batch(image), False)
         features = model.extract_feat(data["inputs"])
         found = model.predict(data["inputs"], data["data_samples"], rescale=False)[0].pred_instances
     return {
         "image": image,
-        "state_dict": dict(model.state_dict()),
+        "state_dict": state_dict,
         "features": list(features),
         "boxes": found.bboxes,
         "scores": found.scores,
@@ -223,8 +226,8 @@ def faster_rcnn():
     model.rpn_head.sampler.num = 10**6
     model.rpn_head.sampler.neg_pos_ub = -1
     model.roi_head.bbox_sampler.num = 10**6
-    detections = detect(model, image)
     model.rpn_head.register_forward_hook(in_float32)  # proposals in the type of Detectron2's
+    detections = detect(model, image)
     with mock.patch.object(model.roi_head, "loss", wraps=model.roi_head.loss) as loss:
         trained = train(model, image)
     (proposals,) = loss.call_args.args[1]

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 import libra_d2
 from libra_d2.cli.main import run as run_command
 from libra_d2.mmdet.names import to_detectron2
-from tests.mmdet.converted import agree, detect
+from tests.mmdet.converted import agree, detect, in_float64
 
 ROOT = Path(libra_d2.__file__).parents[1]
 main = functools.partial(run_command, "convert")
@@ -56,6 +56,7 @@ def test_the_printed_options_make_mmdetection_detect_the_same(mmdet, tmp_path, c
         assert (cfg.INPUT.FORMAT, cfg.MODEL.RESNETS.STRIDE_IN_1X1) == ("BGR", True)
         model = build_model(cfg).eval()
         model.load_state_dict(weights)
+        in_float64(model)
         found[name] = detect(model, image.flip(0))  # the model reads BGR, the oracle's images are RGB
         assert 10 < len(found[name]) <= 60
         question = {"config": their_config, "state_dict": state_dict, "image": image}

@@ -29,7 +29,7 @@ def test_features_and_detections_are_those_of_mmdetection(oracle):
         images = model.preprocess_image([{"image": oracle["image"]}])
         features = model.backbone(images.tensor)
     for ours, theirs in zip(features.values(), oracle["features"], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
     assert agree(detect(model, oracle["image"]), oracle)
 
 

@@ -29,9 +29,6 @@ def losses_of(model, oracle):
 def replace_proposals(model, theirs):
     """Lets the RoI heads see MMDetection's proposals, once they turn out to be the model's own up to rounding."""
 
-    def in_float32(module, inputs, outputs):
-        return tuple([tensor.float() for tensor in levels] for levels in outputs)
-
     def replace(module, inputs, outputs):
         (ours,), _ = outputs
         assert len(ours) == len(theirs)
@@ -39,15 +36,13 @@ def replace_proposals(model, theirs):
         assert torch.maximum(distance.amin(0), distance.amin(1)).max() < 1e-3
         ours.proposal_boxes = Boxes(theirs)
 
-    model.proposal_generator.rpn_head.register_forward_hook(in_float32)  # torchvision's NMS wants it
     model.proposal_generator.register_forward_hook(replace)
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn", "retinanet"])
 def test_losses_and_their_gradients_are_those_of_mmdetection(mmdet, name):
-    """In float64, as the oracle: there no ReLU changes sides by rounding, and what differs is not the processor."""
     oracle = mmdet(name)
-    model = converted(oracle, EVERYTHING).double()
+    model = converted(oracle, EVERYTHING)
     factor = 1.0
     if name == "faster_rcnn":
         replace_proposals(model, oracle["proposals"])
