@@ -137,8 +137,8 @@ __global__ void __launch_bounds__(kMatchThreads) low_quality_kernel(const MatchA
 // `launch(kernel, blocks, threads, dynamic_smem, args...)` queues a kernel.
 template <class Launch>
 void launch_match(const MatchArgs& a, bool allow_low_quality, const Launch& launch) {
+  if (a.batch.images == 0 || a.batch.rows == 0) return;
   const int64_t blocks = num_row_tiles<kMatchThreads>(a.batch);
-  if (blocks == 0 || a.batch.rows == 0) return;
   const bool shared = a.batch.offsets == nullptr;
   const auto kernel = shared ? (allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>)
                              : (allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>);

@@ -158,5 +158,10 @@ int main() {
       }
     }
   }
+  // Rows of no image, which offsets on a device may mean: there is no second offset to be read.
+  const Offsets no_image = {0};
+  match(&no_image, no_image, 530, 0);
+  batched_iou(no_image, no_image, 530, 0, 900);
+  for (bool swept : {false, true}) sample(no_image, 530, Sampling{false, true, swept, 32, 40});
   return good ? 0 : 1;
 }
