@@ -112,3 +112,11 @@ def test_column_maximum_is_one_instruction_where_the_gpu_has_it(build, sass):
     for name, instructions in sass.items():
         if "match_kernel" in name and name.endswith("Lb1EEEvNS_9MatchArgsE"):
             assert any(i.startswith("REDUX") for i in instructions) == (build[0] >= 80), name
+
+
+def test_atomics_know_their_memory(sass):
+    # One through a generic pointer would take the way of global memory even where it counts in shared memory.
+    for name, instructions in sass.items():
+        assert not [i for i in instructions if i.startswith("ATOM.")], name
+    (strata,) = (name for name in sass if "strata_kernel" in name)
+    assert any(i.startswith("ATOMS.") for i in sass[strata])

@@ -62,7 +62,11 @@ __global__ void __launch_bounds__(kSweepThreads) strata_kernel(const SampleArgs 
   for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
     if (a.labels[row] != 0) continue;
     const uint32_t stratum = stratum_of(a.rule, s.plan, clean_iou(a.ious[row]));
-    atomicAdd(stratum < kBlockStrata ? &s.count[stratum] : &strata[stratum], 1u);
+    if (stratum < kBlockStrata) {  // one pointer for both would make the atomic a generic one
+      atomicAdd(&s.count[stratum], 1u);
+    } else {
+      atomicAdd(&strata[stratum], 1u);
+    }
   }
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < min(kBlockStrata, a.rule.num_strata()); i += blockDim.x) {
