@@ -46,7 +46,7 @@ def no_cuda() -> str:
         return "no nvcc was found"
     if version[0] != int(torch.version.cuda.split(".")[0]):
         return f"nvcc is of CUDA {version[0]}.{version[1]}, torch of CUDA {torch.version.cuda}"
-    return ""
+    return "" if architectures() else f"nvcc knows none of torch's architectures, {torch._C._cuda_getArchFlags()}"
 
 
 def ask_nvcc(*arguments: str) -> str:
@@ -71,9 +71,14 @@ def use_real_toolkit() -> None:
 
 
 def architectures() -> str:
-    """Turing to Blackwell. torch's own default fails where no GPU is visible."""
-    newest = ["9.0", "10.0", "12.0"] if nvcc_version() >= (12, 8) else ["9.0"]
-    return os.environ.setdefault("TORCH_CUDA_ARCH_LIST", ";".join(["7.5", "8.0", "8.6", "8.9", *newest]) + "+PTX")
+    """Those that torch is built for and nvcc knows; the older ones lack the shared memory that the kernels use.
+
+    torch's own default is the GPUs that are visible, and fails where there is none.
+    """
+    wanted, known = torch._C._cuda_getArchFlags().split(), ask_nvcc("--list-gpu-code").split()
+    numbers = sorted(int(code[3:]) for code in wanted if re.fullmatch(r"sm_\d+", code) and code in known)
+    found = ";".join(f"{number // 10}.{number % 10}" for number in numbers if number >= 70)
+    return os.environ.get("TORCH_CUDA_ARCH_LIST") or (found and f"{found}+PTX")
 
 
 def core(with_cuda: bool):
@@ -86,6 +91,7 @@ def core(with_cuda: bool):
     headers = Path(torch.__file__).parent.parent.glob("nvidia/*/include") if with_cuda else []
     if with_cuda:
         use_real_toolkit()
+        os.environ["TORCH_CUDA_ARCH_LIST"] = architectures()
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
     return make(
         "libra_d2._C",

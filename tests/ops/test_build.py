@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_without_a_compiler_pure_torch_is_installed(source):
 
 
 def script(path: Path, *lines: str) -> str:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
     path.chmod(0o755)
     return str(path)
@@ -72,19 +73,67 @@ def test_where_the_core_does_not_compile_pure_torch_is_installed(source, tmp_pat
     assert not [*source.rglob("*.so"), *source.rglob("_core_build.json")]
 
 
-@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA, so nothing tries its half")
-def test_where_the_cuda_half_does_not_compile_the_rest_is_installed(source, tmp_path):
+@pytest.fixture
+def small_source(source):
+    """The same with sources that compile in no time."""
     (source / "csrc").unlink()
     (source / "csrc" / "cuda").mkdir(parents=True)
     (source / "csrc" / "ops.cpp").write_text("int answer() { return 42; }\n")
     (source / "csrc" / "cuda" / "kernels.cu").touch()
-    version = f"echo Cuda compilation tools, release {torch.version.cuda}, V0"
-    script(tmp_path / "bin" / "nvcc", f'case "$*" in --version) {version};; *) exit 1;; esac')
-    done = run_setup(source, "-c", BUILD_EDITABLE, LIBRA_D2_CUDA="", CUDA_HOME=str(tmp_path))
+    return source
+
+
+needs_torch_with_cuda = pytest.mark.skipif(
+    torch.version.cuda is None, reason="torch is built without CUDA, so nothing tries its half"
+)
+
+
+def build_with_nvcc(source: Path, toolkit: Path, known: list[str], **environment: str) -> subprocess.CompletedProcess:
+    """Builds with an nvcc that knows these GPUs, compiles nothing and writes its arguments to ``toolkit``/log."""
+    script(
+        toolkit / "bin" / "nvcc",
+        'case "$*" in',
+        f"--version) echo Cuda compilation tools, release {torch.version.cuda}, V0;;",
+        f"--list-gpu-code) printf '%s\\n' {' '.join(known)};;",
+        f"--dryrun*) echo '#$ TOP={toolkit}' >&2;;",
+        f"*) echo \"$*\" >> '{toolkit}/log'; exit 1;;",
+        "esac",
+    )
+    environment = {"LIBRA_D2_CUDA": "", "TORCH_CUDA_ARCH_LIST": "", "CUDA_HOME": str(toolkit), **environment}
+    return run_setup(source, "-c", BUILD_EDITABLE, **environment)
+
+
+@needs_torch_with_cuda
+def test_where_the_cuda_half_does_not_compile_the_rest_is_installed(small_source, tmp_path):
+    source = small_source
+    done = build_with_nvcc(source, tmp_path / "toolkit", torch._C._cuda_getArchFlags().split())
     assert done.returncode == 0, done.stderr
     assert said(done)[-1].endswith("CPU alone: its CUDA half does not compile")
     assert (source / "libra_d2" / "_C.abi3.so").exists()
     assert json.loads((source / "libra_d2" / "_core_build.json").read_text())["cuda"] == ""
+
+
+def compiled_for(toolkit: Path) -> set[str]:
+    return set(re.findall(r"-gencode=?\s*arch=\w+,code=(\w+)", (toolkit / "log").read_text()))
+
+
+@needs_torch_with_cuda
+def test_architectures_are_those_of_torch_that_nvcc_knows(small_source, tmp_path):
+    """An older torch refuses a newer nvcc's, and an older nvcc a newer torch's; either would cost the CUDA half."""
+    of_torch = torch._C._cuda_getArchFlags().split()
+    kept = [f"sm_{n}" for n in sorted(map(int, re.findall(r"\bsm_(\d+)\b", " ".join(of_torch)))) if n >= 70]
+    build_with_nvcc(small_source, tmp_path / "newer", [*of_torch, "sm_990"])
+    assert compiled_for(tmp_path / "newer") == {*kept, kept[-1].replace("sm", "compute")}
+    build_with_nvcc(small_source, tmp_path / "older", kept[:2])
+    assert compiled_for(tmp_path / "older") == {*kept[:2], kept[1].replace("sm", "compute")}
+    build_with_nvcc(small_source, tmp_path / "asked", kept, TORCH_CUDA_ARCH_LIST="8.0")
+    assert compiled_for(tmp_path / "asked") == {"sm_80"}
+
+
+@needs_torch_with_cuda
+def test_an_nvcc_that_knows_none_of_torchs_architectures_builds_no_cuda(small_source, tmp_path):
+    done = build_with_nvcc(small_source, tmp_path / "toolkit", ["sm_990"])
+    assert "CPU alone: nvcc knows none of torch's architectures, sm_" in said(done)[-1]
 
 
 def test_without_torch_pure_torch_is_installed(source):
