@@ -87,21 +87,23 @@ def core(with_cuda: bool):
     # No contraction to FMA: every backend gives the same bits. Without OpenMP at::parallel_for is serial.
     flags = {"cxx": [*optimise, "-ffp-contract=off", "-fopenmp"], "nvcc": [*optimise, "--fmad=false"]}
     patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if with_cuda else [])
-    # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks.
+    # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks. What the toolkit has
+    # comes first: headers of another release do not fit its nvcc.
     headers = Path(torch.__file__).parent.parent.glob("nvidia/*/include") if with_cuda else []
     if with_cuda:
         use_real_toolkit()
         os.environ["TORCH_CUDA_ARCH_LIST"] = architectures()
     make = cpp_extension.CUDAExtension if with_cuda else cpp_extension.CppExtension
-    return make(
+    extension = make(
         "libra_d2._C",
         sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)),
         depends=[str(path) for path in ROOT.glob("csrc/**/*") if path.suffix in (".h", ".cuh")],
-        include_dirs=sorted(map(str, headers)),
         extra_compile_args=flags,
         extra_link_args=["-fopenmp"],
         py_limited_api=True,
     )
+    extension.include_dirs += sorted(map(str, headers))
+    return extension
 
 
 class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):

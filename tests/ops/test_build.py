@@ -136,6 +136,17 @@ def test_an_nvcc_that_knows_none_of_torchs_architectures_builds_no_cuda(small_so
     assert "CPU alone: nvcc knows none of torch's architectures, sm_" in said(done)[-1]
 
 
+@needs_torch_with_cuda
+def test_headers_of_the_toolkit_come_before_those_of_wheels(small_source, tmp_path):
+    """Newer ones from a wheel make nvcc stop at "Unresolved extern __nv_ldg_f4_impl" and the like."""
+    if not list(Path(torch.__file__).parent.parent.glob("nvidia/*/include")):
+        pytest.skip("torch's CUDA is not from wheels here")
+    build_with_nvcc(small_source, tmp_path / "toolkit", torch._C._cuda_getArchFlags().split())
+    folders = re.findall(r"(?:-I|-isystem )(\S+)", (tmp_path / "toolkit" / "log").read_text())
+    of_wheels = [i for i, folder in enumerate(folders) if re.search(r"/nvidia/\w+/include$", folder)]
+    assert folders.index(str(tmp_path / "toolkit" / "include")) < min(of_wheels)
+
+
 def test_without_torch_pure_torch_is_installed(source):
     (source / "torch.py").write_text("raise ImportError('hidden by the test')\n")
     done = run_setup(source, "setup.py", "--quiet", "build", PYTHONPATH=str(source))
