@@ -4,11 +4,14 @@ LIBRA_D2_CUDA=0 leaves the CUDA half out, LIBRA_D2_CUDA=1 insists on it. TORCH_C
 what they mean to torch. DEBUG=1 builds without optimisation and with symbols. All else is in pyproject.toml.
 """
 
+import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 from setuptools import setup
@@ -31,8 +34,25 @@ def no_core() -> str:
     """Why the core cannot be compiled at all; empty when it can."""
     if torch is None:
         return "torch cannot be imported here; where it is installed, pip install --no-build-isolation builds the core"
-    compiler = os.environ.get("CXX") or "c++"
-    return "" if shutil.which(compiler.split()[0]) else f"no C++ compiler, {compiler} was not found"
+    return "" if shutil.which(compiler().split()[0]) else f"no C++ compiler, {compiler()} was not found"
+
+
+def compiler() -> str:
+    return os.environ.get("CXX") or "c++"
+
+
+@functools.cache
+def openmp() -> list[str]:
+    """The flag for at::parallel_for, which is serial without it; none where it does not compile and link.
+
+    Apple's clang refuses it, and clang elsewhere may lack libomp.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text("#include <omp.h>\nint threads() { return omp_get_max_threads(); }\n")
+        command = [*shlex.split(compiler()), "-fopenmp", "-shared", "-fPIC", source, "-o", source.with_suffix(".so")]
+        done = subprocess.run(command, capture_output=True, check=False)
+    return [] if done.returncode else ["-fopenmp"]
 
 
 def no_cuda() -> str:
@@ -84,8 +104,8 @@ def architectures() -> str:
 def core(with_cuda: bool):
     """The extension module."""
     optimise = ["-O0", "-g"] if DEBUG else ["-O3"]
-    # No contraction to FMA: every backend gives the same bits. Without OpenMP at::parallel_for is serial.
-    flags = {"cxx": [*optimise, "-ffp-contract=off", "-fopenmp"], "nvcc": [*optimise, "--fmad=false"]}
+    # No contraction to FMA: every backend gives the same bits.
+    flags = {"cxx": [*optimise, "-ffp-contract=off", *openmp()], "nvcc": [*optimise, "--fmad=false"]}
     patterns = ["csrc/*.cpp", "csrc/cpu/*.cpp"] + (["csrc/cuda/*.cpp", "csrc/cuda/*.cu"] if with_cuda else [])
     # torch's headers include cusparse.h and others, which its wheels bring and a bare nvcc lacks. What the toolkit has
     # comes first: headers of another release do not fit its nvcc.
@@ -99,7 +119,7 @@ def core(with_cuda: bool):
         sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)),
         depends=[str(path) for path in ROOT.glob("csrc/**/*") if path.suffix in (".h", ".cuh")],
         extra_compile_args=flags,
-        extra_link_args=["-fopenmp"],
+        extra_link_args=openmp(),
         py_limited_api=True,
     )
     extension.include_dirs += sorted(map(str, headers))
@@ -131,6 +151,8 @@ class BuildCore(build_ext if torch is None else cpp_extension.BuildExtension):
         record = {"torch": torch.__version__, "cuda": cuda, "why": why}
         (folder / BUILD_RECORD).write_text(json.dumps(record, indent=1) + "\n")
         backends = f"CPU and CUDA {cuda}" if cuda else f"CPU alone: {why}"
+        if not openmp():
+            backends += f"; the CPU's ops use one thread, as {compiler()} does not build with -fopenmp"
         print(f"libra_d2: compiled core for torch {torch.__version__}, {backends}", flush=True)
 
     def compile(self) -> Exception | None:

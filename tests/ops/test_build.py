@@ -65,7 +65,7 @@ BUILD_EDITABLE = "from setuptools import build_meta; build_meta.build_editable('
 
 
 def test_where_the_core_does_not_compile_pure_torch_is_installed(source, tmp_path):
-    compiler = script(tmp_path / "bin" / "c++", "echo this compiler knows no -fopenmp >&2", "exit 1")
+    compiler = script(tmp_path / "bin" / "c++", "echo this compiler knows no C++17 >&2", "exit 1")
     done = run_setup(source, "-c", BUILD_EDITABLE, CXX=compiler)
     assert done.returncode == 0, done.stderr
     assert said(done)[-1].startswith("libra_d2: the pure-torch path alone, the core does not compile: ")
@@ -111,6 +111,32 @@ def test_where_the_cuda_half_does_not_compile_the_rest_is_installed(small_source
     assert said(done)[-1].endswith("CPU alone: its CUDA half does not compile")
     assert (source / "libra_d2" / "_C.abi3.so").exists()
     assert json.loads((source / "libra_d2" / "_core_build.json").read_text())["cuda"] == ""
+
+
+@pytest.mark.parametrize("refused", ["at any time", "by the linker"])
+def test_without_openmp_the_core_is_serial_and_the_build_says_so(small_source, tmp_path, refused):
+    c_flag = '*" -c "*) ;; ' if refused == "by the linker" else ""  # clang without libomp compiles with the flag
+    compiler = script(
+        tmp_path / "bin" / "c++",
+        f'case " $* " in {c_flag}*fopenmp*) echo no -fopenmp here >&2; exit 1;; esac',
+        f'exec {shutil.which("c++")} "$@"',
+    )
+    done = run_setup(small_source, "-c", BUILD_EDITABLE, CXX=compiler)
+    assert done.returncode == 0, done.stderr
+    serial = f"; the CPU's ops use one thread, as {compiler} does not build with -fopenmp"
+    assert said(done)[-1].endswith(f"CPU alone: LIBRA_D2_CUDA=0{serial}")
+    assert (small_source / "libra_d2" / "_C.abi3.so").exists()
+
+
+def test_openmp_is_used_where_the_compiler_has_it(small_source, tmp_path):
+    """As the compiler of most machines has; a probe that always fails would make every core serial."""
+    probe = tmp_path / "openmp.cpp"
+    probe.write_text("#include <omp.h>\n")
+    if subprocess.run(["c++", "-fopenmp", "-shared", probe, "-o", tmp_path / "openmp.so"], check=False).returncode:
+        pytest.skip("c++ has no OpenMP here")
+    (small_source / "csrc" / "ops.cpp").write_text("#if !defined(_OPENMP)\n#error serial\n#endif\n")
+    done = run_setup(small_source, "-c", BUILD_EDITABLE, CXX="c++")
+    assert said(done)[-1].endswith("CPU alone: LIBRA_D2_CUDA=0")
 
 
 def compiled_for(toolkit: Path) -> set[str]:
