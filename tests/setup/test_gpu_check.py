@@ -1,0 +1,66 @@
+"""What of `make gpu-check` needs no GPU: what it counts, what it runs and what it reports."""
+
+import sys
+import warnings
+
+import pytest
+import torch
+from torch.utils import cpp_extension
+
+from libra_d2 import ops
+
+
+@pytest.fixture
+def gpu_check(monkeypatch):
+    """The script where all checks pass, and a GPU is believed to be there."""
+    import gpu_check
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ops, "has_cuda", lambda: True)
+    monkeypatch.setattr(gpu_check, "table", lambda: "| no work |")
+    for check in [name for name in vars(gpu_check) if name.startswith("check_")]:
+        passes = lambda: None  # noqa: E731
+        passes.__name__ = check
+        monkeypatch.setattr(gpu_check, check, passes)
+    return gpu_check
+
+
+def test_a_table_that_fails_is_a_check_that_fails(gpu_check, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--table", str(tmp_path / "table.md")])
+    assert gpu_check.main() == 0
+    assert (tmp_path / "table.md").read_text() == "| no work |\n"
+    assert capsys.readouterr().out.endswith("| no work |\ngpu-check: all checks passed\n")
+    monkeypatch.setattr(gpu_check, "table", lambda: 1 / 0)
+    assert gpu_check.main() == 1
+    assert capsys.readouterr().out.endswith("gpu-check: failed: timings\n")
+
+
+def test_only_waits_are_counted(monkeypatch):
+    import gpu_check
+
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+
+    def step():
+        warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=1)
+        warnings.warn("Synchronization debug mode does not yet detect all synchronizing operations", stacklevel=1)
+
+    assert gpu_check.waits(step) == 1
+
+
+def test_compute_sanitizer_of_the_toolkit_watches_the_kernels(monkeypatch, tmp_path):
+    """And not what torch asks the driver, who may say no."""
+    import gpu_check
+
+    for folder in ("toolkit/bin", "path"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "compute-sanitizer").touch(mode=0o755)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", str(tmp_path / "toolkit"))
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    commands = []
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda command, **_: commands.append(command))
+    gpu_check.check_compute_sanitizer()
+    assert {command[0] for command in commands} == {str(tmp_path / "toolkit" / "bin" / "compute-sanitizer")}
+    assert [command[command.index("--tool") + 1] for command in commands] == ["memcheck", "racecheck", "synccheck"]
+    assert all(command[command.index("--report-api-errors") + 1] == "no" for command in commands)
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    assert gpu_check.find_compute_sanitizer() == str(tmp_path / "path" / "compute-sanitizer")
