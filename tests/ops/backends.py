@@ -16,17 +16,22 @@ MISSING = {
     else "no GPU, or a core without CUDA: see make gpu-check",
 }
 BACKENDS = ["torch", *(name for name, reason in MISSING.items() if reason is None)]
+# The ways to run the CUDA kernels: with the offsets on the CPU, and with all tensors on the GPU.
+ON_GPU = ["cuda", "cuda_offsets"] if MISSING["cuda"] is None else []
 
 _OFFSETS = {"match_boxes": (2, 3), "batched_iou": (2, 3), "bucketed_sample": (3,)}
 
 
 class _OnGpu:
-    """The core's CUDA kernels for tensors of the CPU; offsets stay there, where their values are checked."""
+    """The core's CUDA kernels for tensors of the CPU; offsets may stay there, where their values are checked."""
+
+    def __init__(self, offsets_too: bool):
+        self._offsets_too = offsets_too
 
     def __getattr__(self, name):
         def call(*args):
             moved = [
-                arg.cuda() if isinstance(arg, torch.Tensor) and i not in _OFFSETS[name] else arg
+                arg.cuda() if isinstance(arg, torch.Tensor) and (self._offsets_too or i not in _OFFSETS[name]) else arg
                 for i, arg in enumerate(args)
             ]
             results = getattr(torch.ops.libra_d2, name)(*moved)
@@ -37,7 +42,8 @@ class _OnGpu:
 
 @contextlib.contextmanager
 def using(backend: str):
-    """Inside, the public functions of ``libra_d2.ops`` go to ``backend``."""
-    stand_in = {"native": _library.ops, "torch": _reference, "cuda": _OnGpu()}[backend]
+    """Inside, the public functions of ``libra_d2.ops`` go to ``backend``, one of BACKENDS or ON_GPU."""
+    on_gpu = {"cuda": _OnGpu(offsets_too=False), "cuda_offsets": _OnGpu(offsets_too=True)}
+    stand_in = {"native": _library.ops, "torch": _reference, **on_gpu}[backend]
     with mock.patch.object(_library, "ops", stand_in):
         yield
