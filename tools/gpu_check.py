@@ -89,14 +89,22 @@ class Batch:
 
 def exercise() -> None:
     """Every kernel once or more, for compute-sanitizer to watch."""
+    from libra_d2 import ops
+
     for batch in (Batch(2, 5, None), Batch(3, 70, 1500), Batch(2, 9, 6000), Batch(1, 1, 1)):
-        matched = batch.match()
+        for batch.rule in (RPN, ROI):
+            matched = batch.match()
         for negative in ("random", "iou_balanced"):
             batch.sample(matched, negative=negative)
         if not batch.shared:
-            from libra_d2 import ops
-
             ops.batched_iou(batch.boxes, batch.gt_boxes, batch.offsets, batch.gt_offsets)
+    batch = Batch(2, 9, 6000)
+    index, iou, label = batch.match()
+    for negative in ("random", "iou_balanced"):  # more than the lists hold: sorted in global memory
+        ops.bucketed_sample(label, iou, index, batch.offsets, 5000, 0.5, negative=negative)
+    for bad in ([0, 10**12, -5], [9000, 400, 400], [0]):  # nobody checks offsets there, yet no address may be bad
+        batch.offsets = batch.gt_offsets = torch.tensor(bad).cuda()
+        batch.sample(batch.match())
     torch.cuda.synchronize()
 
 
