@@ -1,6 +1,7 @@
 """Resamples validation images: would another sample of images have told two arms apart?
 
     python benchmarks/accuracy/bootstrap.py --data DIR facemask balanced_l1 detectron2 [--resamples 1000]
+    python benchmarks/accuracy/bootstrap.py --data DIR facemask detectron2        # AP itself, not a difference
 
 It reads the predictions that run.py left in output/accuracy/, so only runs of this checkout are compared. First it
 evaluates them with plain pycocotools and stops where AP is not what results.csv says. report.py's intervals are about
@@ -31,30 +32,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=[name for name in SETS if name in GROUPS])
     parser.add_argument("arm", choices=[*ARMS, "recommended"])
-    parser.add_argument("against", choices=[*ARMS, "recommended"])
+    parser.add_argument("against", nargs="?", choices=[*ARMS, "recommended"], help="what is subtracted, if anything")
     parser.add_argument("--data", type=Path, required=True, help="as for run.py")
     parser.add_argument("--protocol", default="imagenet", choices=jobs.PROTOCOLS)
     parser.add_argument("--resamples", type=int, default=1000)
     args = parser.parse_args()
-    arms = resolve(args.arm), resolve(args.against)
-    pairs = paired_runs(store.read(), args.set, args.protocol, *arms)
-    if not pairs:
-        parser.error(f"expected two runs with the same seed of {' and '.join(arms)} in {jobs.OUTPUT}, got none")
+    arms = [resolve(arm) for arm in (args.arm, args.against) if arm]
+    tuples = matching_runs(store.read(), args.set, args.protocol, arms)
+    if not tuples:
+        parser.error(f"expected runs with the same seed of {' and '.join(arms)} in {jobs.OUTPUT}, got none")
     val = Path(SETS[args.set].files(args.data)[5])
-    evaluated = [[Evaluated(val, run) for run in pair] for pair in pairs]
-    print(f"{args.set}, {args.protocol}: AP of {arms[0]} less that of {arms[1]}, seeds {[a.seed for a, _ in pairs]}")
+    evaluated = [[Evaluated(val, run) for run in runs] for runs in tuples]
+    print(
+        f"{args.set}, {args.protocol}, seeds {[runs[0].seed for runs in tuples]}: AP of {' less that of '.join(arms)}"
+    )
     print(interval(evaluated, args.resamples))
 
 
-def paired_runs(
-    results: Sequence[Result], name: str, protocol: str, arm: str, other: str
-) -> list[tuple[Result, Result]]:
-    """Runs of two arms with the same seed, learning rate and length whose predictions are there."""
-    runs: dict[str, dict[tuple, Result]] = {arm: {}, other: {}}
+def matching_runs(results: Sequence[Result], name: str, protocol: str, arms: Sequence[str]) -> list[list[Result]]:
+    """Runs with the same seed, learning rate and length, one of each arm, whose predictions are there."""
+    runs: dict[tuple, dict[str, Result]] = {}
     for result in results:
-        if (result.set, result.protocol) == (name, protocol) and result.arm in runs and predictions(result).exists():
-            runs[result.arm][result.learning_rate, result.iterations, result.seed] = result
-    return [(run, runs[other][key]) for key, run in sorted(runs[arm].items()) if key in runs[other]]
+        if (result.set, result.protocol) == (name, protocol) and predictions(result).exists():
+            runs.setdefault((result.learning_rate, result.iterations, result.seed), {})[result.arm] = result
+    return [[of[arm] for arm in arms] for _, of in sorted(runs.items()) if of.keys() >= set(arms)]
 
 
 def predictions(result: Result) -> Path:
@@ -89,23 +90,23 @@ class Evaluated:
         return 100 * float(np.mean(precision[precision > -1]))
 
 
-def interval(pairs: Sequence[Sequence[Evaluated]], resamples: int) -> str:
-    """The mean difference of the pairs and its percentile interval over images."""
+def interval(runs: Sequence[Sequence[Evaluated]], resamples: int) -> str:
+    """The mean AP of runs, or of the differences of pairs, and its percentile interval over images."""
 
-    def difference(images: np.ndarray) -> float:
-        return float(np.mean([one.ap(images) - other.ap(images) for one, other in pairs]))
+    def value(images: np.ndarray) -> float:
+        return float(np.mean([one.ap(images) - sum(other.ap(images) for other in others) for one, *others in runs]))
 
-    images = np.arange(pairs[0][0].count)
+    images = np.arange(runs[0][0].count)
     found = stats.bootstrap(
         (images,),
-        difference,
+        value,
         n_resamples=resamples,
         vectorized=False,
         method="percentile",
         rng=np.random.default_rng(0),
     )
     low, high = found.confidence_interval
-    return f"{difference(images):+.2f} [{low:+.2f}, {high:+.2f}], standard error {found.standard_error:.2f}"
+    return f"{value(images):+.2f} [{low:+.2f}, {high:+.2f}], standard error {found.standard_error:.2f}"
 
 
 if __name__ == "__main__":

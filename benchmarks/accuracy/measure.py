@@ -26,10 +26,12 @@ from probes import (
     ATTENTION_HEADER,
     DRAW_HEADER,
     GRADIENT_HEADER,
+    POSITIVE_HEADER,
     PYRAMID_HEADER,
     Attention,
     Draws,
     Gradients,
+    Positives,
     Pyramid,
 )
 from sets import ROOT
@@ -40,7 +42,13 @@ from side_by_side import markdown  # noqa: E402
 
 import libra_d2  # noqa: E402
 
-PROBES = {PYRAMID_HEADER: Pyramid, ATTENTION_HEADER: Attention, DRAW_HEADER: Draws, GRADIENT_HEADER: Gradients}
+PROBES = {
+    PYRAMID_HEADER: Pyramid,
+    ATTENTION_HEADER: Attention,
+    DRAW_HEADER: Draws,
+    POSITIVE_HEADER: Positives,
+    GRADIENT_HEADER: Gradients,
+}
 OURS = ["MODEL.META_ARCHITECTURE", "LibraRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "LibraRPN"]
 OURS += ["MODEL.ROI_HEADS.NAME", "LibraROIHeads"]  # what an arm takes for granted
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 PYRAMID_HEADER = "level | RMS before | RMS added | added / before"
 ATTENTION_HEADER = "logits | largest | attended positions"
 DRAW_HEADER = "picks | negatives an image | IoU 0 | 0 to 1/6 | 1/6 to 1/3 | 1/3 to 1/2 | positives an image"
+POSITIVE_HEADER = "class | share of ground truths | share of sampled positives"
 GRADIENT_HEADER = "loss | value | gradient of the pyramid | gradient of the box head"
 
 
@@ -158,6 +159,41 @@ class Draws:
             each = f"{counts.sum().item() / self._images:.0f}"
             rows.append([name, each, *shares, f"{self._positives[name] / self._images:.1f}"])
         return rows
+
+
+class Positives:
+    """Which classes the sampled positives have; works with Detectron2's RoI heads, too."""
+
+    def __init__(self, model: nn.Module):
+        self._heads, self._own = model.roi_heads, model.roi_heads.label_and_sample_proposals
+        self._truths = torch.zeros(model.roi_heads.num_classes)
+        self._sampled = torch.zeros(model.roi_heads.num_classes)
+        self._heads.label_and_sample_proposals = self._spy
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return hasattr(getattr(model, "roi_heads", None), "label_and_sample_proposals")
+
+    def _spy(self, proposals, targets):
+        sampled = self._own(proposals, targets)
+        count = len(self._truths)
+        for of_image in targets:
+            self._truths += torch.bincount(of_image.gt_classes, minlength=count)
+        for of_image in sampled:
+            self._sampled += torch.bincount(of_image.gt_classes, minlength=count + 1)[:count]  # the last is background
+        return sampled
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        pass
+
+    def remove(self) -> None:
+        del self._heads.label_and_sample_proposals  # the method of the class comes back
+
+    def rows(self) -> list[list[object]]:
+        shares = [(100 * counts / counts.sum().clamp(min=1)).tolist() for counts in (self._truths, self._sampled)]
+        return [
+            [i, f"{truth:.1f} %", f"{sampled:.1f} %"] for i, (truth, sampled) in enumerate(zip(*shares, strict=True))
+        ]
 
 
 class Gradients:

@@ -36,10 +36,11 @@ def runs(accuracy, monkeypatch, tmp_path):
 
 def test_only_runs_whose_predictions_are_there_are_paired(runs, tmp_path):
     bootstrap, _, (libra, baseline) = runs
-    assert bootstrap.paired_runs([baseline, libra], "facemask", "imagenet", "libra", "baseline") == [(libra, baseline)]
-    assert bootstrap.paired_runs([baseline, libra], "deeppcb", "imagenet", "libra", "baseline") == []
+    both = ["libra", "baseline"]
+    assert bootstrap.matching_runs([baseline, libra], "facemask", "imagenet", both) == [[libra, baseline]]
+    assert bootstrap.matching_runs([baseline, libra], "deeppcb", "imagenet", both) == []
     bootstrap.predictions(baseline).unlink()
-    assert bootstrap.paired_runs([baseline, libra], "facemask", "imagenet", "libra", "baseline") == []
+    assert bootstrap.matching_runs([baseline, libra], "facemask", "imagenet", both) == []
 
 
 def test_an_image_that_is_drawn_twice_counts_twice(runs):
@@ -59,6 +60,7 @@ def test_the_interval_of_equal_runs_is_zero_and_that_of_a_clear_winner_is_above_
     mean, low, high = bootstrap.interval([(libra, baseline)], 200).replace(",", "").split()[:3]
     assert float(mean) == pytest.approx(100 - 66.34, abs=0.01)
     assert 0 < float(low[1:]) < float(mean) < float(high[:-1])
+    assert bootstrap.interval([(libra,)], 20).startswith("+100.00 [+100.00, +100.00]")  # AP itself
 
 
 def test_predictions_that_do_not_have_the_ap_of_the_table_are_refused(runs):

@@ -1,5 +1,7 @@
 """benchmarks/accuracy/probes.py: what the tables of measure.py say of models that are known."""
 
+from types import SimpleNamespace as Image
+
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -106,6 +108,23 @@ def test_the_shares_are_those_of_the_negatives_and_of_what_is_drawn(accuracy):
     assert rows["balanced"][3:] == ["33.3 %", "33.3 %", "10.0"]
     # the floor is what lies below 0.1; the bins above it are a little higher than the paper's
     assert float(rows["floor 0.1, half"][1].split()[0]) == 50.0
+
+
+def test_classes_are_counted_without_the_background(accuracy):
+    class Heads(nn.Module):
+        num_classes = 3
+
+        def label_and_sample_proposals(self, proposals, targets):
+            return [Image(gt_classes=torch.tensor([0, 0, 0, 1, 3, 3, 3]))]
+
+    model = nn.Module()
+    model.roi_heads = Heads()
+    probe = accuracy("probes").Positives(model)
+    sampled = model.roi_heads.label_and_sample_proposals([], [Image(gt_classes=torch.tensor([0, 2]))])
+    assert len(sampled[0].gt_classes) == 7
+    probe.remove()
+    model.roi_heads.label_and_sample_proposals([], [])  # no longer looked at
+    assert probe.rows() == [[0, "50.0 %", "75.0 %"], [1, "0.0 %", "25.0 %"], [2, "50.0 %", "0.0 %"]]
 
 
 def test_gradients_of_each_loss_reach_what_it_depends_on(accuracy):

@@ -79,3 +79,25 @@ def test_a_metrics_file_without_an_evaluation_is_refused(accuracy, tmp_path):
     (tmp_path / "metrics.json").write_text(json.dumps({"total_loss": 1.0}))
     with pytest.raises(SystemExit, match="metrics.json: expected an evaluation, got none"):
         accuracy("run").measured(tmp_path / "metrics.json")
+
+
+def test_the_detector_is_trained_once_and_then_its_protocol_runs(start, accuracy, monkeypatch, tmp_path, capsys):
+    run, jobs = accuracy("run"), accuracy("jobs")
+    monkeypatch.setattr(jobs, "DETECTOR", tmp_path / "detector" / "model_final.pth")
+    commands = []
+    train = run.train
+    monkeypatch.setattr(
+        run, "train", lambda command, *rest, **more: (commands.append(command), train(command, *rest, **more))
+    )
+    for _ in range(2):
+        start("--what", "detector")
+    (command,) = commands  # a detector that is finished is left alone
+    assert "--resume" in command
+    assert str(tmp_path / "coco_person" / "train.json") in command
+    given = dict(zip(command[-8::2], command[-7::2], strict=True))
+    assert given["SOLVER.MAX_ITER"] == str(jobs.DETECTOR_CELL[1])
+    assert given["SOLVER.CHECKPOINT_PERIOD"] == "500"
+    assert "StandardROIHeads" in command
+    results = start("--only", "facemask", "detector", "libra", "seed1")
+    assert [(result.protocol, result.arm) for result in results] == [("detector", "libra")]
+    assert "has to wait" not in capsys.readouterr().out
