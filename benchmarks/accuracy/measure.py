@@ -28,11 +28,13 @@ from probes import (
     GRADIENT_HEADER,
     POSITIVE_HEADER,
     PYRAMID_HEADER,
+    RECALL_HEADER,
     Attention,
     Draws,
     Gradients,
     Positives,
     Pyramid,
+    Recall,
 )
 from sets import ROOT
 
@@ -45,6 +47,7 @@ import libra_d2  # noqa: E402
 PROBES = {
     PYRAMID_HEADER: Pyramid,
     ATTENTION_HEADER: Attention,
+    RECALL_HEADER: Recall,
     DRAW_HEADER: Draws,
     POSITIVE_HEADER: Positives,
     GRADIENT_HEADER: Gradients,

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 
 import torch
+from detectron2.structures import pairwise_iou
 from torch import Tensor, nn
 
 PYRAMID_HEADER = "level | RMS before | RMS added | added / before"
 ATTENTION_HEADER = "logits | largest | attended positions"
+RECALL_HEADER = "ground truths | count | found at IoU 0.5 | at 0.7 | at 0.9"
 DRAW_HEADER = "picks | negatives an image | IoU 0 | 0 to 1/6 | 1/6 to 1/3 | 1/3 to 1/2 | positives an image"
 POSITIVE_HEADER = "class | share of ground truths | share of sampled positives"
 GRADIENT_HEADER = "loss | value | gradient of the pyramid | gradient of the box head"
@@ -100,6 +102,43 @@ class Attention:
             for name, found in self._found.items()
             for largest, attended in [zip(*found, strict=True)]
         ]
+
+
+class Recall:
+    """How many ground truths the training proposals cover, by COCO's sizes on the images as they are trained on."""
+
+    SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, math.inf), "all": (0, math.inf)}
+
+    def __init__(self, model: nn.Module):
+        self._best: list[Tensor] = []
+        self._areas: list[Tensor] = []
+        self._handle = model.proposal_generator.register_forward_hook(self._cover)
+
+    @staticmethod
+    def fits(model: nn.Module) -> bool:
+        return getattr(model, "proposal_generator", None) is not None
+
+    def _cover(self, module, inputs, output):
+        for found, truth in zip(output[0], inputs[2], strict=True):
+            if len(found) and len(truth):
+                self._best.append(pairwise_iou(truth.gt_boxes, found.proposal_boxes).max(dim=1).values)
+                self._areas.append(truth.gt_boxes.area())
+
+    def after(self, losses: Mapping[str, Tensor]) -> None:
+        pass
+
+    def remove(self) -> None:
+        self._handle.remove()
+
+    def rows(self) -> list[list[object]]:
+        best, areas = torch.cat(self._best), torch.cat(self._areas)
+        rows = []
+        for name, (low, high) in self.SIZES.items():
+            these = best[(areas >= low) & (areas < high)]
+            if len(these):
+                shares = [f"{100 * (these >= threshold).float().mean():.1f} %" for threshold in (0.5, 0.7, 0.9)]
+                rows.append([name, len(these), *shares])
+        return rows
 
 
 class Draws:

@@ -1,14 +1,23 @@
 """benchmarks/accuracy/probes.py: what the tables of measure.py say of models that are known."""
 
-from types import SimpleNamespace as Image
-
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes
 from torch import nn
 
 import libra_d2
 from libra_d2.modeling import BalancedFeaturePyramid
+
+
+class Image:
+    """Stands in for Detectron2's Instances: fields, and a length."""
+
+    def __init__(self, **fields):
+        vars(self).update(fields)
+
+    def __len__(self):
+        return len(next(iter(vars(self).values())))
 
 
 class Levels(nn.Module):
@@ -108,6 +117,26 @@ def test_the_shares_are_those_of_the_negatives_and_of_what_is_drawn(accuracy):
     assert rows["balanced"][3:] == ["33.3 %", "33.3 %", "10.0"]
     # the floor is what lies below 0.1; the bins above it are a little higher than the paper's
     assert float(rows["floor 0.1, half"][1].split()[0]) == 50.0
+
+
+def test_recall_is_told_by_size(accuracy):
+    class Proposals(nn.Module):
+        def forward(self, images, features, truths):
+            return [Image(proposal_boxes=Boxes(torch.tensor([[0.0, 0, 10, 10], [50, 50, 150, 150]])))], {}
+
+    model = nn.Module()
+    model.proposal_generator = Proposals()
+    probe = accuracy("probes").Recall(model)
+    # covered to 0.8, to 0, and to 1
+    truths = Boxes(torch.tensor([[0.0, 0, 10, 8], [300, 300, 340, 340], [50, 50, 150, 150]]))
+    model.proposal_generator(None, None, [Image(gt_boxes=truths)])
+    probe.remove()
+    assert {row[0]: row[1:] for row in probe.rows()} == {
+        "small": [1, "100.0 %", "100.0 %", "0.0 %"],
+        "medium": [1, "0.0 %", "0.0 %", "0.0 %"],
+        "large": [1, "100.0 %", "100.0 %", "100.0 %"],
+        "all": [3, "66.7 %", "66.7 %", "33.3 %"],
+    }
 
 
 def test_classes_are_counted_without_the_background(accuracy):
