@@ -72,22 +72,22 @@ def main() -> None:
         cfg.merge_from_list([*OURS, *ARMS[args.arm]])
     batches = training_batches(cfg, args.images)
     rows: dict[str, list[list[object]]] = {header: [] for header in PROBES}
-    for checkpoint in checkpoints(args.folder):
+    for iterations, checkpoint in checkpoints(args.folder, cfg.SOLVER.MAX_ITER).items():
         model = load(cfg, checkpoint)
-        name = checkpoint.stem.removeprefix("model_").lstrip("0") or "0"
         for header, found in measure(model, batches).items():
-            rows[header] += [[name, *row] for row in found]
+            rows[header] += [[iterations, *row] for row in found]
     for header, found in rows.items():
         if found:
-            print(markdown(["checkpoint", *header.split(" | ")], found) + "\n")
+            print(markdown(["iterations", *header.split(" | ")], found) + "\n")
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """All of a job's, in the order of their iterations."""
-    found = sorted(folder.glob("model_*.pth"))
+def checkpoints(folder: Path, iterations: int) -> dict[int, Path]:
+    """{iterations it was trained for: file} of all of a job's checkpoints; ``iterations`` is the length of the job."""
+    found = {path: path.stem.removeprefix("model_") for path in sorted(folder.glob("model_*.pth"))}
     if not found:
         raise SystemExit(f"{folder}: expected model_*.pth, got none; run.py keeps them with --checkpoint-period N")
-    return [path for path in found if path.stem != "model_final"] + [p for p in found if p.stem == "model_final"]
+    # Detectron2 counts from 0; the last one is written twice, and model_final sorts behind the digits
+    return {iterations if digits == "final" else int(digits) + 1: path for path, digits in found.items()}
 
 
 def load(cfg, checkpoint: Path) -> torch.nn.Module:

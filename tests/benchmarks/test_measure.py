@@ -171,13 +171,14 @@ def test_gradients_of_each_loss_reach_what_it_depends_on(accuracy):
     assert rows["loss_box"][0] == "6.000"
 
 
-def test_the_last_checkpoint_comes_last(accuracy, tmp_path):
+def test_each_checkpoint_is_measured_once_in_the_order_of_iterations(accuracy, tmp_path):
     measure = accuracy("measure")
     with pytest.raises(SystemExit, match=r"expected model_\*.pth, got none"):
-        measure.checkpoints(tmp_path)
+        measure.checkpoints(tmp_path, 200)
     for name in ("model_final", "model_0000199", "model_0000099"):
         (tmp_path / f"{name}.pth").touch()
-    assert [path.stem for path in measure.checkpoints(tmp_path)] == ["model_0000099", "model_0000199", "model_final"]
+    found = measure.checkpoints(tmp_path, 200)
+    assert [(count, path.stem) for count, path in found.items()] == [(100, "model_0000099"), (200, "model_final")]
 
 
 def test_weights_are_measured_as_another_arm_unless_that_lacks_some_of_them(accuracy, tmp_path):
