@@ -205,6 +205,8 @@ def test_the_rpn_divides_by_what_it_drew(theirs):
 
 def test_every_row_of_the_page_names_its_test():
     page = (ROOT / "docs" / "differences.md").read_text()
-    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| they", "| behaviour"))]
+    rows = [
+        line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| they", "| behaviour"))
+    ]
     assert len(rows) > 10
     assert [row for row in rows if "::test_" not in row] == []
