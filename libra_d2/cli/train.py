@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from libra_d2.engine.agreement import check_agreement
 from libra_d2.engine.check_run import check_run
 from libra_d2.engine.launch import launch
-from libra_d2.engine.output_dir import output_dir
+from libra_d2.engine.output_dir import output_dir, show_tracebacks
 from libra_d2.engine.setup import enter_process, setup
 from libra_d2.engine.trainer import LibraTrainer
 from libra_d2.inference import load_trained
@@ -59,6 +59,7 @@ def _seconds(text: str) -> float:
 def run(args) -> int:
     rank = int(os.environ.get("RANK", 0))  # torchrun's; the first one checks the data for all
     setup_logger(name="libra_d2", distributed_rank=rank)
+    show_tracebacks("libra_d2", args.verbose)
     reads = ("VAL",) if args.eval_only else ("TRAIN", "VAL")
     cfg = setup(args, reads=reads if rank == 0 else (), any_classes=not args.eval_only)
     return launch(_on_each_rank, args, cfg, run=args, device=cfg.MODEL.DEVICE)

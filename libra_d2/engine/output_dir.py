@@ -45,7 +45,7 @@ def output_dir(cfg: CfgNode, args) -> Iterator[None]:
         for name in ("fvcore", "detectron2", "libra_d2"):
             speaks = bool(logging.getLogger(name).handlers)  # not in a process that a launcher started
             setup_logger(str(folder), distributed_rank=rank, name=name, configure_stdout=not speaks)
-            _show_tracebacks(name, args.verbose)
+            show_tracebacks(name, args.verbose)
         logger.info(f"Rank of current process: {rank}. World size: {comm.get_world_size()}")
         logger.info(f"Environment info:\n{collect_env_info()}")
         logger.info(f"Command line arguments: {args}")
@@ -79,7 +79,7 @@ def _keep_config(cfg: CfgNode, folder: Path, args) -> None:
     logger.info(f"Full config saved to {os.fspath(file)}")
 
 
-def _show_tracebacks(name: str, show: bool) -> None:
+def show_tracebacks(name: str, show: bool) -> None:
     """Whether the terminal gets what the log file does."""
     for handler in logging.getLogger(name).handlers:
         if getattr(handler, "stream", None) is sys.stdout:

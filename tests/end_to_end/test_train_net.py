@@ -180,6 +180,7 @@ def test_the_demo_says_in_one_line_what_is_wrong(args, expected, place, trained)
             ["--train-json", "gone.json", "--train-images", "train/images"],
             "MODEL.LIBRA.DATA.TRAIN_JSON: there is no gone.json",
         ),
+        (["--config-file", "tiny.yaml"], "DATASETS.TRAIN: expected data to train on, got none"),  # found on the rank
     ],
 )
 def test_train_net_says_in_one_line_what_is_wrong(args, expected, place):
