@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("test_losses.py", "mmdet", "modeling", "ops", "engine", "end_to_end", "visualize")
+TESTS = ("losses", "mmdet", "modeling", "ops", "engine", "inference", "end_to_end", "visualize")
 WITHOUT = "ops/test_build.py"  # the compiler, not what it made
 VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 # One library at a time, so that a failure names it; then all of them, as on a real processor.
