@@ -117,12 +117,17 @@ def _fractional_polygons(boxes, json_file, image_of):
         yield error(json_file, f"{what}; multiply them by the width and height of the image")
 
 
+def _how_bad(off, known):
+    """An error where most of what is known disagrees, a warning where some does; one alone is carelessness."""
+    if off.sum() > 0.5 * known.sum():
+        return error
+    return warning if off.sum() > 1 else None
+
+
 def _polygons(boxes, json_file, image_of):
     known = ~np.isnan(boxes.extent[:, 0])
     off = known & (_iou(_xyxy(boxes), boxes.extent) < 0.5)
-    most = off.sum() > 0.5 * known.sum()
-    if most or off.sum() > 1:  # one alone is carelessness
-        fault = error if most else warning
+    if fault := _how_bad(off, known):
         what = f"{_first(boxes, off, image_of)} elsewhere than the polygons of the same annotation (IoU below 0.5)"
         yield fault(json_file, f"{what}; one of both is wrong")
 
@@ -132,9 +137,7 @@ def _areas(boxes, json_file, image_of):
     known = ~np.isnan(boxes.area)
     # A mask may be thin, but no larger than its box; without a mask the area is that of the box.
     off = (boxes.area > 1.5 * of_box + 4) | (~boxes.masked & (boxes.area < of_box / 20))
-    most = off.sum() > 0.5 * known.sum()
-    if most or off.sum() > 1:  # one alone is carelessness
-        fault = error if most else warning
+    if fault := _how_bad(off, known):
         what = f"{_first(boxes, off, image_of)} far larger or smaller than the area of the same annotation"
         yield fault(json_file, f"{what}; remove area if the bbox is right: it is computed then")
 
