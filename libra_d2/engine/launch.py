@@ -23,6 +23,7 @@ from detectron2.engine import launch as launch_ranks
 from detectron2.utils import comm
 from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
+from libra_d2.checkpoint.atomic import atomic_write
 from libra_d2.checks import UserError
 from libra_d2.engine import stop_signals
 from libra_d2.engine.failures import is_lost_rank, remedy
@@ -116,8 +117,9 @@ def _report(reports: str, main: Callable, args: tuple) -> None:
         is_users = isinstance(error, UserError)
         kind = "bug" if not is_users else "lost" if is_lost_rank(error) else "user"
         status, text = 1, str(error) if is_users else traceback.format_exc()
-    file = Path(reports) / f"{comm.get_rank()}.json"
-    file.write_text(json.dumps({"kind": kind, "status": status, "text": text}))
+    # The launcher terminates this rank, and reads what there is, as soon as another one has ended.
+    with atomic_write(Path(reports) / f"{comm.get_rank()}.json", text=True) as file:
+        json.dump({"kind": kind, "status": status, "text": text}, file)
     raise SystemExit(status)
 
 

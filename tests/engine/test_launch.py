@@ -1,5 +1,7 @@
 """What ends a rank comes back from the launcher: a sentence, a bug's traceback, or an exit status."""
 
+import json
+import multiprocessing
 import os
 import signal
 from types import SimpleNamespace
@@ -9,7 +11,7 @@ from detectron2.utils import comm
 
 from libra_d2.checks import UserError
 from libra_d2.engine.failures import remedy
-from libra_d2.engine.launch import launch
+from libra_d2.engine.launch import _report, launch
 
 TWO = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=100)
 
@@ -47,6 +49,24 @@ def device(monkeypatch):
 def test_the_error_of_a_rank_is_raised_by_the_launcher(how, error, message, device):
     with pytest.raises(error, match=message):
         launch(end, how, run=TWO, device=device)
+
+
+def fail_at_length():
+    raise UserError("x" * 50_000_000)
+
+
+def test_a_report_is_seen_whole_or_not_at_all(tmp_path):
+    """The launcher reads reports when the first rank has ended, which another may be writing at that moment."""
+    rank = multiprocessing.get_context("spawn").Process(target=_report, args=(str(tmp_path), fail_at_length, ()))
+    rank.start()
+    seen = []
+    while not seen:
+        is_alive = rank.is_alive()
+        seen = [json.loads(file.read_text())["kind"] for file in tmp_path.glob("*.json")]
+        assert is_alive or seen
+    rank.join()
+    assert seen == ["user"]
+    assert rank.exitcode == 1
 
 
 def test_a_signal_to_one_rank_is_the_exit_status(device):
