@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import screening
+
 _SAMPLER, _BFP, _RPN, _BOX = (f"MODEL.{part}" for part in ("LIBRA.SAMPLER", "LIBRA.BFP", "LIBRA.RPN", "ROI_BOX_HEAD"))
 
 POSITIVES = [f"{_SAMPLER}.POSITIVE", "instance_balanced"]
@@ -57,7 +59,7 @@ CAUSES = {
     "libra_random_positives": [*LIBRA, f"{_SAMPLER}.POSITIVE", "random"],
     "libra_random_negatives": [*LIBRA, f"{_SAMPLER}.NEGATIVE", "random"],
 }
-ARMS = PARTS | CAUSES
+ARMS = PARTS | CAUSES | screening.arms(BASELINE)
 
 # NOT DECIDED YET. Until it is, "recommended" is another name for what the quickstart trains; it is never trained twice.
 RECOMMENDED = "libra"

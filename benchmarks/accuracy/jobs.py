@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import screening
 from arms import ARMS, CAUSES, PARTS, resolve
 from sets import GROUPS, ROOT, SETS
 
@@ -78,6 +79,17 @@ def final_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
 def cause_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
     """Single changes, and what they are compared with, on the search seeds."""
     return _jobs(protocol, SEARCH_SEEDS, (*PARTS, *CAUSES), cell)
+
+
+def screen_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
+    """The runs of screening.py, set by set, with the first search seed; every other set has the levels turned round."""
+    return [
+        job
+        for place, name in enumerate(PROTOCOLS[protocol].sets)
+        for on in screening.design(turned=place % 2 == 1)
+        for job in _jobs(protocol, SEARCH_SEEDS[:1], (screening.name_of(on),), cell)
+        if job.set == name
+    ]
 
 
 def search_jobs(protocol: str, arms: Sequence[str] = tuple(PARTS)) -> list[Job]:

@@ -3,7 +3,8 @@
     python benchmarks/accuracy/run.py --data DIR [--workers 2] [--minutes 90] [--only facemask imagenet seed1 ...]
 
 --data has coco_person/, facemask/ and deeppcb/ below it (README.md says where to get them). --what chooses between the
-test seeds, the single changes on the search seeds, the search, and the long training of the second protocol's detector.
+test seeds, single changes on the search seeds, many of them at once (screening.py), the search, and the long training
+of the second protocol's detector.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ from sets import ROOT, SETS, TILES
 
 # One thread, and memory that glibc keeps instead of returning it to the system in every iteration: 8 % faster
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 36)}
-LISTS = {"test": jobs.final_jobs, "causes": jobs.cause_jobs, "search": jobs.search_jobs}
+LISTS = {
+    "test": jobs.final_jobs,
+    "causes": jobs.cause_jobs,
+    "screen": jobs.screen_jobs,
+    "search": jobs.search_jobs,
+}
 lock = threading.Lock()
 children: set[subprocess.Popen] = set()
 

@@ -122,12 +122,12 @@ def test_the_second_protocol_starts_from_the_detector_and_leaves_its_set_out(acc
 def test_single_changes_and_searches_never_see_a_test_seed(accuracy):
     jobs, arms = accuracy("jobs"), accuracy("arms")
     for protocol in jobs.PROTOCOLS:
-        exploring = [*jobs.cause_jobs(protocol), *jobs.search_jobs(protocol)]
+        exploring = [*jobs.cause_jobs(protocol), *jobs.screen_jobs(protocol), *jobs.search_jobs(protocol)]
         final = jobs.final_jobs(protocol)
         assert not {job.seed for job in exploring} & {job.seed for job in final}
         assert len({job.seed for job in final}) == 5
         assert {job.arm for job in final} == set(arms.PARTS)
-        assert set(arms.ARMS) == {job.arm for job in jobs.cause_jobs(protocol)}
+        assert set(arms.ARMS) == {job.arm for job in exploring}
         searches = {
             arm: {(j.set, j.learning_rate, j.iterations) for j in exploring if j.arm == arm} for arm in arms.PARTS
         }

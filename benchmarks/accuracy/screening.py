@@ -1,0 +1,106 @@
+"""Which single changes matter, all at once: each run switches half of them on, and every run tells about all of them.
+
+    python benchmarks/accuracy/screening.py [--metric AP75]
+
+A fractional factorial design (Box, Hunter and Hunter, "Statistics for Experimenters", chapter 6): eight runs a set for
+seven factors, every factor on in four of them, every pair of factors balanced. One change at a time would need four
+times as many runs for the same standard error. Every other set has all levels turned round, so that, taken together,
+no factor is mixed up with the joint effect of two others, as far as the sets agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import statsmodels.api
+
+# factor -> (off, on); the last pair of a key counts
+_LIBRA = "MODEL.LIBRA"
+_PYRAMID = [f"{_LIBRA}.BFP.ENABLED", "True", f"{_LIBRA}.BFP.REFINE_TYPE", "conv", f"{_LIBRA}.BFP.INIT", "identity"]
+FACTORS = {
+    "rpn": (
+        [f"{_LIBRA}.RPN.NEG_POS_UB", "-1.0", f"{_LIBRA}.RPN.NORMALIZER", "fixed"],
+        [f"{_LIBRA}.RPN.NEG_POS_UB", "5.0", f"{_LIBRA}.RPN.NORMALIZER", "sampled"],
+    ),
+    "positives": ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"]),
+    "negatives": ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"]),
+    "balanced_l1": ([], ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "balanced_l1"]),
+    "pyramid": ([], _PYRAMID),
+    "box_weight": ([], ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "2.0"]),
+    "proposals": ([], ["MODEL.RPN.PRE_NMS_TOPK_TRAIN", "2000", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "1000"]),
+}
+
+
+def design(turned: bool = False) -> list[tuple[str, ...]]:
+    """The factors that are on, run by run. Seven columns from three: a, b, c, ab, ac, bc and abc."""
+    sign = -1 if turned else 1
+    runs = []
+    for a, b, c in product((-1, 1), repeat=3):
+        levels = (a, b, c, a * b, a * c, b * c, a * b * c)
+        runs.append(tuple(name for name, level in zip(FACTORS, levels, strict=True) if sign * level > 0))
+    return runs
+
+
+def name_of(on: Sequence[str]) -> str:
+    return "+".join(["screen", *on])
+
+
+def arms(baseline: Sequence[str]) -> dict[str, list[str]]:
+    """{arm: KEY VALUE pairs} of every run of both designs."""
+    return {
+        name_of(on): [*baseline, *(pair for name, levels in FACTORS.items() for pair in levels[name in on])]
+        for turned in (False, True)
+        for on in design(turned)
+    }
+
+
+def effects(rows: Sequence[tuple[str, str, float]]) -> dict[str, tuple[float, float, float, float]]:
+    """{factor: (effect, standard error, low, high)} of (block, arm, value); a block is a set with one seed.
+
+    Least squares with a mean for each block; sets scatter differently, hence the HC2 covariance.
+    """
+    blocks = sorted({block for block, _, _ in rows})
+    columns = [[block == other for other in blocks] for block, _, _ in rows]
+    on = [[(name in arm.split("+")) - 0.5 for name in FACTORS] for _, arm, _ in rows]
+    fit = statsmodels.api.OLS([value for *_, value in rows], np.hstack([columns, on]).astype(float)).fit(
+        cov_type="HC2", use_t=True
+    )
+    bounds = fit.conf_int(0.05)
+    places = dict(zip(FACTORS, range(len(blocks), len(blocks) + len(FACTORS)), strict=True))
+    return {name: (fit.params[k], fit.bse[k], *bounds[k]) for name, k in places.items()}
+
+
+def main() -> None:
+    from jobs import PROTOCOLS
+    from results import METRICS, read
+    from sets import ROOT
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from side_by_side import markdown
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--metric", default="AP", choices=METRICS)
+    metric = parser.parse_args().metric
+    for protocol in PROTOCOLS:
+        runs = [r for r in read() if r.protocol == protocol and r.arm.startswith("screen")]
+        rows = [(f"{r.set} seed {r.seed}", r.arm, getattr(r, metric)) for r in runs]
+        counts = {block: sum(block == other for other, *_ in rows) for block, *_ in rows}
+        rows = [row for row in rows if counts[row[0]] == len(design())]
+        if not rows:
+            continue
+        blocks = list(dict.fromkeys(block for block, *_ in rows))
+        alone = {block: effects([row for row in rows if row[0] == block]) for block in blocks}
+        table = []
+        for name, (effect, error, low, high) in effects(rows).items():
+            pooled = f"{effect:+.1f} ± {error:.1f} [{low:+.1f}, {high:+.1f}]" if len(blocks) > 1 else f"{effect:+.1f}"
+            table.append([name, *(f"{alone[block][name][0]:+.1f}" for block in blocks), pooled])
+        print(f"## {protocol}: {metric}, on less off, {len(rows)} runs\n")
+        print(markdown(["factor", *blocks, "all"], table))
+
+
+if __name__ == "__main__":
+    main()

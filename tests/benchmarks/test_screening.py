@@ -1,0 +1,54 @@
+"""The screening's designs are balanced, and its effects are those that the runs were made from."""
+
+import itertools
+import statistics
+
+import pytest
+
+
+@pytest.fixture
+def screening(accuracy):
+    return accuracy("screening")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_pair_of_factors_is_seen_at_each_combination_of_levels_equally_often(screening, turned):
+    runs = screening.design(turned)
+    for one, other in itertools.combinations(screening.FACTORS, 2):
+        levels = [(one in on, other in on) for on in runs]
+        assert all(levels.count(pair) == 2 for pair in itertools.product((False, True), repeat=2))
+
+
+def test_effects_are_differences_of_means_whatever_the_level_of_a_set(screening):
+    rows = [
+        (block, screening.name_of(on), level + 2 * ("rpn" in on) - ("pyramid" in on) + noise)
+        for block, level, turned in (("easy", 60, False), ("hard", 10, True))
+        for on, noise in zip(screening.design(turned), (0.1, -0.2, 0.3, 0, 0.1, 0, -0.3, 0.2), strict=True)
+    ]
+    found = screening.effects(rows)
+    for name in screening.FACTORS:
+        on, off = ([value for _, arm, value in rows if (name in arm.split("+")) == is_on] for is_on in (True, False))
+        effect, error, low, high = found[name]
+        assert effect == pytest.approx(statistics.mean(on) - statistics.mean(off))
+        assert low < effect < high
+        assert 0 < error < 0.2
+    assert found["rpn"][0] == pytest.approx(2, abs=0.3)
+    assert found["pyramid"][0] == pytest.approx(-1, abs=0.3)
+
+
+def test_no_factor_is_mixed_up_with_two_others_once_both_designs_are_run(screening):
+    """In one design "balanced_l1" is the product of "rpn" and "positives"; turned round it is its opposite."""
+    rows = [
+        (str(turned), screening.name_of(on), 5 * (("rpn" in on) == ("positives" in on)))
+        for turned in (False, True)
+        for on in screening.design(turned)
+    ]
+    assert screening.effects(rows[:8])["balanced_l1"][0] == pytest.approx(5)
+    assert all(abs(effect) < 1e-9 for effect, *_ in screening.effects(rows).values())
+
+
+def test_the_sets_take_the_designs_in_turn(accuracy, screening):
+    jobs = accuracy("jobs")
+    runs = jobs.screen_jobs("imagenet")
+    assert [job.arm for job in runs if job.set == "facemask"] == [screening.name_of(on) for on in screening.design()]
+    assert {job.arm for job in runs if job.set == "deeppcb"} == {screening.name_of(on) for on in screening.design(True)}
