@@ -37,8 +37,15 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key(
             "MODEL.LIBRA.BFP.INIT",
             "xavier",
-            "`xavier` (the published runs), `zero` (the last layer of the refinement starts at 0) or `identity` (a "
-            "gate that starts at 0, for fine-tuning).",
+            "`xavier` (the published runs), `zero` (the last layer of the refinement starts at 0), `mmdet` (as "
+            "MMDetection 3: N(0, 0.01), and the last layer at 0) or `identity` (a gate that starts at 0, for "
+            "fine-tuning).",
+        ),
+        Key(
+            "MODEL.LIBRA.BFP.ATTENTION",
+            "unscaled",
+            "What `non_local` takes the softmax of: products of the embeddings as in the paper (`unscaled`), divided "
+            "by the root of their channels (`scaled`), or their cosines times that root (`cosine`).",
         ),
     ),
     "Which proposals the RoI heads train on (paper, section 3.1)": (
@@ -80,6 +87,31 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key(
             "MODEL.LIBRA.BALANCED_L1.VARIANT", "paper", "`paper` (smooth for every `BETA`) or `mmdet` (as MMDetection)."
         ),
+    ),
+    "Classification loss of the RoI heads": (
+        Key(
+            "MODEL.LIBRA.CLASS_LOSS.NAME",
+            "cross_entropy",
+            "A name in `CLASS_LOSS_REGISTRY`: `cross_entropy`, `focal`, `seesaw` or your own.",
+        ),
+        Key(
+            "MODEL.LIBRA.CLASS_LOSS.WEIGHTS",
+            [],
+            "What a box of each class weighs, in the order of the classes, with or without a last one for the "
+            "background; empty: all 1.",
+        ),
+        Key("MODEL.LIBRA.CLASS_LOSS.FOCAL_GAMMA", 2.0, "`focal`: the larger, the less easy boxes weigh."),
+        Key("MODEL.LIBRA.CLASS_LOSS.SEESAW_P", 0.8, "`seesaw`: the larger, the less rare classes are pushed down."),
+        Key("MODEL.LIBRA.CLASS_LOSS.SEESAW_Q", 2.0, "`seesaw`: the larger, the more mistakes are punished."),
+    ),
+    "Prime samples (PISA: Cao et al., CVPR 2020)": (
+        Key(
+            "MODEL.LIBRA.PISA.ENABLED",
+            False,
+            "Weight the classification loss of positives by the rank of their predicted box within object and class.",
+        ),
+        Key("MODEL.LIBRA.PISA.GAMMA", 2.0, "Exponent of the weights."),
+        Key("MODEL.LIBRA.PISA.BETA", 0.0, "The base of the smallest weight, from 0 to 1."),
     ),
     "LibraRetinaNet": (
         Key("MODEL.LIBRA.RETINANET.RELU_BEFORE_P7", True, "ReLU between p6 and p7. MMDetection: `False`."),

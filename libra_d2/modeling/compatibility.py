@@ -27,6 +27,7 @@ def check_compatibility(cfg) -> None:
     if issubclass(meta_arch, RetinaNet):
         key, remedy = "MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "MODEL.META_ARCHITECTURE: LibraRetinaNet"
         _refuse_box_loss(cfg, key, meta_arch, remedy)
+        _refuse_class_losses(cfg, "RetinaNet has no RoI heads")
     elif issubclass(meta_arch, GeneralizedRCNN):
         for key, name, reason in (
             ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads", "a C4 model has one feature level, there is nothing to balance"),
@@ -40,10 +41,23 @@ def check_compatibility(cfg) -> None:
         heads = _registered(ROI_HEADS_REGISTRY, cfg, "MODEL.ROI_HEADS.NAME")
         key, remedy = "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "MODEL.ROI_HEADS.NAME: LibraROIHeads"
         _refuse_box_loss(cfg, key, heads, remedy)
+        if heads.__module__.startswith("detectron2."):
+            _refuse_class_losses(cfg, f"{heads.__name__} has Detectron2's own loss: set {remedy}")
 
 
 def _registered(registry, cfg, key: str):
     return registry.get(choice(cfg, key, sorted(name for name, _ in registry)))
+
+
+def _refuse_class_losses(cfg, reason: str) -> None:
+    """What the RoI heads of libra_d2 alone look at would be ignored without a word."""
+    for key, off in (
+        ("MODEL.LIBRA.CLASS_LOSS.NAME", "cross_entropy"),
+        ("MODEL.LIBRA.CLASS_LOSS.WEIGHTS", []),
+        ("MODEL.LIBRA.PISA.ENABLED", False),
+    ):
+        if value_of(cfg, key) != off:
+            raise UserError(f"{key}: expected {off!r}, got {value_of(cfg, key)!r}: {reason}")
 
 
 def _refuse_box_loss(cfg, key: str, computed_by: type, remedy: str) -> None:

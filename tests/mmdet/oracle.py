@@ -78,9 +78,13 @@ sys.modules["detectron2"] = None  # MMDetection would import it to wrap it
 sys.meta_path.insert(0, Placeholders())
 
 import mmdet  # noqa: E402
+from mmdet.models.losses import CrossEntropyLoss  # noqa: E402
 from mmdet.models.losses.balanced_l1_loss import balanced_l1_loss  # noqa: E402
+from mmdet.models.losses.pisa_loss import isr_p  # noqa: E402
+from mmdet.models.losses.seesaw_loss import seesaw_ce_loss  # noqa: E402
 from mmdet.models.necks import BFP  # noqa: E402
 from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner  # noqa: E402
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder  # noqa: E402
 from mmdet.models.task_modules.samplers import (  # noqa: E402
     InstanceBalancedPosSampler,
     IoUBalancedNegSampler,
@@ -88,6 +92,7 @@ from mmdet.models.task_modules.samplers import (  # noqa: E402
 )
 from mmdet.registry import MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
+from mmdet.structures.bbox import bbox_overlaps  # noqa: E402
 from mmdet.utils import register_all_modules  # noqa: E402
 from mmengine.config import Config, DictAction  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
@@ -357,6 +362,39 @@ def initial_pyramid():
     return found
 
 
+def prime_samples():
+    """The weights of 40 positives of two images, of 5 objects and 3 classes, and of 24 boxes of the background."""
+    generator = torch.Generator().manual_seed(0)
+    coder = DeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
+    corner, size = 50 * torch.rand(64, 2, generator=generator), 10 + 20 * torch.rand(64, 2, generator=generator)
+    boxes = torch.cat([corner, corner + size], 1)
+    objects = [torch.randint(0, count, (20,), generator=generator) for count in (3, 2)]
+    class_of = torch.tensor([0, 1, 0, 2, 1])
+    classes = torch.cat([class_of[objects[0]], class_of[objects[1] + 3], torch.full((24,), 3)])
+    deltas, targets = torch.randn(64, 12, generator=generator), torch.randn(64, 4, generator=generator)
+    scores = torch.randn(64, 4, generator=generator)
+    found = {"scores": scores, "classes": classes, "objects": torch.cat([objects[0], objects[1] + 3])}
+    of_class = deltas.view(64, 3, 4)[torch.arange(40), classes[:40]]
+    decoded = (coder.decode(boxes[:40], each) for each in (of_class, targets[:40]))
+    found["ious"] = bbox_overlaps(*decoded, is_aligned=True)
+    sampled = [types.SimpleNamespace(pos_assigned_gt_inds=each) for each in objects]
+    for k, bias in ((2.0, 0.0), (1.0, 0.2)):
+        bbox_targets = (classes, torch.ones(64), targets, torch.ones(64, 4))
+        rois = torch.cat([torch.zeros(64, 1), boxes], 1)
+        weighted = isr_p(scores, deltas, bbox_targets, rois, sampled, CrossEntropyLoss(), coder, k, bias, 3)
+        found[f"{k} {bias}"] = weighted[1]
+    return found
+
+
+def seesaw():
+    """Their Seesaw loss of object classes alone, which they keep apart from the background."""
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = 3 * torch.randn(50, 4, generator=generator), torch.randint(0, 4, (50,), generator=generator)
+    counts = torch.tensor([1000.0, 200.0, 30.0, 0.0])
+    loss = seesaw_ce_loss(scores, labels, None, counts, 4, 0.8, 2.0, 0.01, reduction="none")
+    return {"scores": scores, "classes": labels, "counts": counts, "loss": loss}
+
+
 def lonely_ground_truth():
     """RetinaNet's assigner on a ground truth that overlaps no anchor, beside one that does."""
     anchors = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]])
@@ -426,6 +464,8 @@ def facts():
         draws_of_positives,
         loss_curves,
         initial_pyramid,
+        prime_samples,
+        seesaw,
         lonely_ground_truth,
         divisor_of_the_rpn,
         pyramids,

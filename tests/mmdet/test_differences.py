@@ -161,6 +161,11 @@ def test_the_refine_starts_with_xavier(theirs):
     their = theirs["initial_pyramid"]["non_local"]
     assert their["refine.conv_out.conv.weight"] == 0
     assert their["refine.theta.conv.weight"].item() == pytest.approx(0.01, rel=0.05)
+    torch.manual_seed(0)
+    ours = BalancedFeaturePyramid(Pyramid({"p3": (2, 2), "p4": (1, 1)}, channels=256), init="mmdet")
+    for name, std in their.items():
+        weight = ours.state_dict()[name.replace(".conv.", ".")]
+        assert weight.std().item() == pytest.approx(std.item(), rel=0.05)
     xavier = (2 / (256 + 256)) ** 0.5
     sizes = {"p2": (4, 4), "p3": (2, 2), "p4": (1, 1)}
     pyramids = {init: BalancedFeaturePyramid(Pyramid(sizes, channels=256), init=init) for init in ("xavier", "zero")}

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from libra_d2.losses import prime_sample_weights
+from libra_d2.losses.class_losses import seesaw
 from libra_d2.modeling import BalancedFeaturePyramid
 from tests.mmdet.converted import converted
-from tests.modeling.builders import Pyramid
+from tests.modeling.builders import Pyramid, small_cfg
 
 # every anchor and every proposal is sampled
 EVERYTHING = [
@@ -91,3 +94,22 @@ def test_pyramids_are_those_of_mmdetection(mmdet, refine):
         outputs = pyramid(torch.zeros(2, 3, 1, 1))
     for level, theirs in zip(outputs.values(), oracle[refine]["outputs"], strict=True):
         torch.testing.assert_close(level, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gamma", "beta"), [(2.0, 0.0), (1.0, 0.2)])
+def test_prime_samples_weigh_what_they_weigh_in_mmdetection(mmdet, gamma, beta):
+    oracle = mmdet("facts")["prime_samples"]
+    losses = F.cross_entropy(oracle["scores"][:40], oracle["classes"][:40], reduction="none")
+    weights = prime_sample_weights(
+        oracle["ious"], oracle["objects"], oracle["classes"][:40], losses, gamma=gamma, beta=beta
+    )
+    torch.testing.assert_close(weights, oracle[f"{gamma} {beta}"][:40])
+
+
+def test_the_seesaw_loss_of_objects_is_that_of_mmdetection(mmdet):
+    """It classifies objects without the background, which no score means here."""
+    oracle = mmdet("facts")["seesaw"]
+    loss = seesaw(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", "MODEL.ROI_HEADS.NUM_CLASSES", "4")).eval()
+    loss.counts.copy_(oracle["counts"])
+    scores = F.pad(oracle["scores"], (0, 1), value=-1e4)
+    torch.testing.assert_close(loss(scores, oracle["classes"]), oracle["loss"])

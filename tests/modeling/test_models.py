@@ -89,7 +89,7 @@ def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suff
     [
         ("MODEL.LIBRA.BFP.REFINE_LEVEL", "p9", "one of .*'p2', 'p3'"),
         ("MODEL.LIBRA.BFP.REFINE_TYPE", "gaussian", "'non_local', 'conv', 'none'"),
-        ("MODEL.LIBRA.BFP.INIT", "ones", "'xavier', 'zero', 'identity'"),
+        ("MODEL.LIBRA.BFP.INIT", "ones", "'xavier', 'zero', 'mmdet', 'identity'"),
         ("MODEL.LIBRA.SAMPLER.NAME", "Balanced", "'BalancedSampler', 'OHEMSampler'"),
         ("MODEL.LIBRA.SAMPLER.POSITIVE", "iou_balanced", "'instance_balanced', 'random'"),
         ("MODEL.LIBRA.SAMPLER.NEGATIVE", "hard", "'iou_balanced', 'random'"),

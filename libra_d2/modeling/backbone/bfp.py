@@ -1,6 +1,7 @@
 """Balanced feature pyramid (Libra R-CNN, section 3.2)."""
 
 import logging
+import math
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +14,26 @@ from libra_d2.modeling.compatibility import check_compatibility
 
 logger = logging.getLogger(__name__)
 
-INITS = ("xavier", "zero", "identity")
+INITS = ("xavier", "zero", "mmdet", "identity")
+ATTENTIONS = ("unscaled", "scaled", "cosine")
 
 
 class NonLocalRefine(nn.Module):
-    """Embedded-Gaussian non-local block: ``x + conv_out(softmax(theta(x)^T phi(x)) g(x))``, unscaled.
+    """Embedded-Gaussian non-local block: ``x + conv_out(softmax(theta(x)^T phi(x)) g(x))``.
 
     Maps (N, C, H, W) to (N, C, H, W). It runs in float32 under autocast: the logits are sums over all channels without
     the usual 1 / sqrt(C) and leave the range of float16.
+
+    Args:
+        channels: C.
+        attention: what the softmax is taken of: the products as they are ("unscaled", the paper's), divided by
+            sqrt(C) ("scaled", as in transformers), or the cosines between theta and phi times sqrt(C) ("cosine",
+            which keeps its spread whatever the size of the features).
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, attention: str = "unscaled"):
         super().__init__()
+        self.attention = attention
         self.theta = nn.Conv2d(channels, channels, 1)
         self.phi = nn.Conv2d(channels, channels, 1)
         self.g = nn.Conv2d(channels, channels, 1)
@@ -42,7 +51,11 @@ class NonLocalRefine(nn.Module):
                 conv(wide).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
                 for conv in (self.theta, self.phi, self.g)
             )
-            mixed = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+            if self.attention == "cosine":
+                query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+            root = math.sqrt(query.shape[-1])
+            scale = {"unscaled": 1.0, "scaled": 1 / root, "cosine": root}[self.attention]
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
             mixed = mixed.squeeze(1).transpose(1, 2).reshape(wide.shape)
             return (wide + self.conv_out(mixed)).to(x.dtype)
 
@@ -76,12 +89,15 @@ class BalancedFeaturePyramid(Backbone):
         bottom_up: a Detectron2 backbone whose levels all have the same number of channels.
         refine_level: name of the level at whose resolution the mean is taken.
         refine_type: "non_local", "conv" or "none" (integration only).
-        init: "xavier" (the published runs), "zero" (the last layer of the refinement starts at zero) or "identity" (the
-            whole residual is scaled by a scalar ``gate`` that starts at zero, so the module starts as the identity).
+        init: "xavier" (the published runs), "zero" (the last layer of the refinement starts at zero), "mmdet" (as
+            MMDetection 3 begins its non-local block: weights from N(0, 0.01), the last layer at zero) or "identity"
+            (the whole residual is scaled by a scalar ``gate`` that starts at zero, so the module starts as the
+            identity).
+        attention: of the non-local block, see :class:`NonLocalRefine`.
 
     Raises:
-        UserError: an unknown ``refine_level``, ``refine_type`` or ``init``, levels with different channels, or
-            ``init="zero"`` with ``refine_type="conv"``.
+        UserError: an unknown name, levels with different channels, or ``init`` "zero" or "mmdet" with ``refine_type``
+            "conv".
     """
 
     def __init__(
@@ -91,6 +107,7 @@ class BalancedFeaturePyramid(Backbone):
         refine_level: str = "p4",
         refine_type: str = "non_local",
         init: str = "xavier",
+        attention: str = "unscaled",
     ):
         super().__init__()
         shapes = bottom_up.output_shape()
@@ -105,9 +122,13 @@ class BalancedFeaturePyramid(Backbone):
             )
         if init not in INITS:
             raise UserError(f"init (MODEL.LIBRA.BFP.INIT): expected one of {list(INITS)}, got {init!r}")
-        if init == "zero" and refine_type == "conv":
+        if attention not in ATTENTIONS:
             raise UserError(
-                'init (MODEL.LIBRA.BFP.INIT): expected "xavier" or "identity" with refine_type "conv", got "zero", '
+                f"attention (MODEL.LIBRA.BFP.ATTENTION): expected one of {list(ATTENTIONS)}, got {attention!r}"
+            )
+        if init in ("zero", "mmdet") and refine_type == "conv":
+            raise UserError(
+                f'init (MODEL.LIBRA.BFP.INIT): expected "xavier" or "identity" with refine_type "conv", got "{init}", '
                 "which would never train: the ReLU behind the convolution has no gradient at zero"
             )
         channels = {name: shape.channels for name, shape in shapes.items()}
@@ -121,11 +142,15 @@ class BalancedFeaturePyramid(Backbone):
         self.refine_level = refine_level
 
         refine = REFINES[refine_type]
-        self.refine = nn.Identity() if refine is None else refine(channels[refine_level])
+        options = {"attention": attention} if refine is NonLocalRefine else {}
+        self.refine = nn.Identity() if refine is None else refine(channels[refine_level], **options)
         for conv in (m for m in self.refine.modules() if isinstance(m, nn.Conv2d)):
-            nn.init.xavier_uniform_(conv.weight)
+            if init == "mmdet":
+                nn.init.normal_(conv.weight, std=0.01)
+            else:
+                nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
-        if init == "zero" and refine is not None:
+        if init in ("zero", "mmdet") and refine is not None:
             nn.init.zeros_(self.refine.last.weight)
         self.gate = nn.Parameter(torch.zeros(())) if init == "identity" else None
 
@@ -202,6 +227,7 @@ def wrap_in_bfp(cfg, backbone: Backbone) -> Backbone:
         refine_level=choice(cfg, "MODEL.LIBRA.BFP.REFINE_LEVEL", backbone.output_shape()),
         refine_type=choice(cfg, "MODEL.LIBRA.BFP.REFINE_TYPE", REFINES),
         init=choice(cfg, "MODEL.LIBRA.BFP.INIT", INITS),
+        attention=choice(cfg, "MODEL.LIBRA.BFP.ATTENTION", ATTENTIONS),
     )
 
 

@@ -21,8 +21,9 @@ class Given(Pyramid):
         return x
 
 
-def non_local_oracle(refine, x):
+def non_local_oracle(refine, x, attention="unscaled"):
     """Section 3.2 and Wang et al., pixel by pixel, with the softmax written out."""
+    root = x.shape[1] ** 0.5
     out = torch.zeros_like(x)
     for n in range(len(x)):
         pixels = x[n].flatten(1).T  # (HW, C)
@@ -30,7 +31,13 @@ def non_local_oracle(refine, x):
         def embed(conv, pixels=pixels):
             return pixels @ conv.weight[:, :, 0, 0].T + conv.bias
 
-        weights = torch.exp(embed(refine.theta) @ embed(refine.phi).T)
+        logits = embed(refine.theta) @ embed(refine.phi).T
+        if attention == "scaled":
+            logits = logits / root
+        if attention == "cosine":
+            lengths = embed(refine.theta).norm(dim=1)[:, None] * embed(refine.phi).norm(dim=1)
+            logits = logits / lengths * root
+        weights = torch.exp(logits)
         mixed = (weights / weights.sum(1, keepdim=True)) @ embed(refine.g)
         mixed = mixed @ refine.conv_out.weight[:, :, 0, 0].T + refine.conv_out.bias
         out[n] = x[n] + mixed.T.reshape(x[n].shape)
@@ -67,6 +74,13 @@ def test_equals_the_oracle(refine_level, refine_type):
     assert list(got) == list(SIZES)
     for name in SIZES:
         torch.testing.assert_close(got[name], expected[name])
+
+
+@pytest.mark.parametrize("attention", ["unscaled", "scaled", "cosine"])
+def test_each_attention_equals_the_oracle(attention):
+    refine = BalancedFeaturePyramid(Given(SIZES), attention=attention).refine
+    x = features_of()["p4"]
+    torch.testing.assert_close(refine(x), non_local_oracle(refine, x, attention))
 
 
 def test_non_local_never_stores_the_pixel_by_pixel_matrix():
