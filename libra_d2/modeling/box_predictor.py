@@ -13,6 +13,7 @@ from libra_d2.checks import UserError, number
 from libra_d2.losses.class_losses import build_class_loss
 from libra_d2.losses.prime_samples import prime_sample_weights
 from libra_d2.losses.registry import BOX_LOSS_REGISTRY, BoxLoss, ClassLoss, build_box_loss
+from libra_d2.modeling import balance_scalars
 
 
 def losses_of_each_box() -> list[str]:
@@ -74,8 +75,10 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
     def box_reg_loss(self, proposal_boxes, gt_boxes, pred_deltas, gt_classes):
         if self.box_loss is None:
             return super().box_reg_loss(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
-        loss = self.box_loss(*self._foreground_deltas(proposal_boxes, gt_boxes, pred_deltas, gt_classes)).sum()
-        return loss / max(gt_classes.numel(), 1.0)
+        deltas = self._foreground_deltas(proposal_boxes, gt_boxes, pred_deltas, gt_classes)
+        if log := balance_scalars.due():
+            balance_scalars.log_box_loss(log, self.box_loss, *deltas)
+        return self.box_loss(*deltas).sum() / max(gt_classes.numel(), 1.0)
 
     def regression_errors(self, predictions, proposal_boxes, gt_boxes, gt_classes) -> torch.Tensor:
         """|predicted - target| deltas of the P foreground boxes, in the units of the loss: float32 [P, 4].

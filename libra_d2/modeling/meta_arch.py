@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 from libra_d2.checks import UserError
 from libra_d2.data.class_names import publish_class_names
 from libra_d2.losses.registry import BoxLoss, build_box_loss
+from libra_d2.modeling import balance_scalars
 from libra_d2.modeling.backbone.bfp import wrap_in_bfp
 from libra_d2.modeling.compatibility import check_compatibility
 from libra_d2.modeling.matching import match_to_instances
@@ -88,6 +89,8 @@ class LibraRetinaNet(RetinaNet):
             Boxes.cat(anchors).tensor[anchor], torch.stack(gt_boxes)[image, anchor]
         )
         pred = cat(pred_anchor_deltas, dim=1)[image, anchor]
+        if log := balance_scalars.due():
+            balance_scalars.log_box_loss(log, self.box_loss, pred, target)
         return {**losses, "loss_box_reg": self.box_loss(pred, target).sum() / self.loss_normalizer}
 
     def _decode_multi_level_predictions(

@@ -9,6 +9,7 @@ from detectron2.modeling.roi_heads.cascade_rcnn import CascadeROIHeads
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import get_event_storage
 
+from libra_d2.modeling import balance_scalars
 from libra_d2.modeling.box_predictor import LibraFastRCNNOutputLayers
 from libra_d2.modeling.box_sampler import build_box_sampler
 from libra_d2.modeling.compatibility import check_compatibility
@@ -56,9 +57,10 @@ class BalancedSamplingMixin:
         def losses():
             return self._loss_of_each_proposal(proposals, matches)
 
-        indices, num_positive, num_negative = self.box_sampler(
-            matches.label, matches.iou, matches.idx, matches.offsets, losses
-        )
+        boxes = matches.label, matches.iou, matches.idx, matches.offsets
+        indices, num_positive, num_negative = sample = self.box_sampler(*boxes, losses)
+        if log := balance_scalars.due():
+            balance_scalars.log_sampling(log, *boxes, sample, getattr(self.box_sampler, "options", {}))
         classes = matches.classes(self.num_classes)
         first_row = matches.offsets[:-1].to(indices.device, non_blocking=True)
         rows = (indices + first_row[:, None]).clamp(0, max(len(classes) - 1, 0))

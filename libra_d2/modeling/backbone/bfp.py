@@ -10,6 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 
 from libra_d2.checks import UserError, choice
+from libra_d2.modeling import balance_scalars
 from libra_d2.modeling.compatibility import check_compatibility
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class NonLocalRefine(nn.Module):
                 query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
             root = math.sqrt(query.shape[-1])
             scale = {"unscaled": 1.0, "scaled": 1 / root, "cosine": root}[self.attention]
+            if self.training and (log := balance_scalars.due()):
+                balance_scalars.log_attention(log, query, key, scale)
             mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
             mixed = mixed.squeeze(1).transpose(1, 2).reshape(wide.shape)
             return (wide + self.conv_out(mixed)).to(x.dtype)
@@ -171,6 +174,8 @@ class BalancedFeaturePyramid(Backbone):
             level = features[name]
             resize = F.interpolate if i < at else F.adaptive_max_pool2d
             scattered[name] = level + resize(balanced, level.shape[-2:])
+        if self.training and (log := balance_scalars.due()):
+            balance_scalars.log_pyramid(log, features, scattered, self.gate)
         return scattered
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
