@@ -1,9 +1,11 @@
-"""Checks a COCO json and its images, one fault a line.
+"""Checks a COCO json and its images, one fault a line, and describes the data and the settings that follow from them.
 
 example:
   libra-d2 check annotations.json images
+  libra-d2 check annotations.json images --config-file CONFIG.yaml INPUT.MIN_SIZE_TRAIN "(1200,)"
 
-Exits with 1 where training would crash or learn something wrong, with 0 where there is nothing or only warnings.
+Exits with 1 where training would crash or learn something wrong, with 0 where there is nothing or only warnings. The
+description is for the sizes, anchors and schedule of the config, by default those of fine-tuning.
 """
 
 import argparse
@@ -11,7 +13,12 @@ import collections
 import os
 
 from libra_d2.checks import FileError
+from libra_d2.config.files import load_config
+from libra_d2.data.json_file import read_json
+from libra_d2.data.profile import profile
 from libra_d2.data.validate import find_faults
+
+CONFIG = "finetune/libra_faster_rcnn_R_50_FPN_1x.yaml"
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -20,6 +27,8 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("annotations", metavar="ANNOTATIONS.json")
     parser.add_argument("images", metavar="IMAGE_DIR")
+    parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="what the data are for (%(default)s)")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser
 
 
@@ -27,9 +36,13 @@ def run(args) -> int:
     for path, exists in ((args.annotations, os.path.isfile), (args.images, os.path.isdir)):
         if not exists(path):
             raise FileError(f"there is no {path}")
+    cfg = load_config(args.config_file, args.opts)
     counts = collections.Counter()
     for fault in find_faults(args.annotations, args.images):
         counts[fault.severity] += 1
         print(fault)
     print(f"{args.annotations}: {counts['error']} errors, {counts['warning']} warnings")
-    return 1 if counts["error"] else 0
+    if counts["error"]:
+        return 1
+    print(f"\n{profile(read_json(args.annotations), cfg)}")
+    return 0

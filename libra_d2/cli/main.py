@@ -16,7 +16,7 @@ COMMANDS = {
     "train": "train, or resume training",
     "eval": "evaluate a trained model: COCO AP",
     "predict": "draw a model's detections on images",
-    "check": "find what is wrong with a COCO json and its images",
+    "check": "find what is wrong with a COCO json and its images, and the settings that suit it",
     "convert": "convert weights from MMDetection, and back",
     "proposals": "write an RPN's proposals, to train Fast R-CNN on",
     "plot": "draw what Libra R-CNN balances, or detections beside the ground truth",
