@@ -1,7 +1,8 @@
 """What the ops refuse; every message reads "<op>: expected ..., got ...".
 
-The public functions check what only Python can tell, the types of their arguments. The rest is checked in the op: by
-:data:`CHECKS` in pure torch and in the fake kernels, by csrc/checks.* in the core, in the same words.
+The public functions check the types of their arguments, and of tensors the dtypes: TypeError. The rest is checked in
+the op, by :data:`CHECKS` in pure torch and in the fake kernels and by the core, in the same words: ValueError. Whoever
+calls ``torch.ops.libra_d2`` directly gets that from the core for a dtype, too: its ABI has no TypeError.
 """
 
 import ctypes
@@ -17,10 +18,11 @@ FLOAT32 = torch.finfo(torch.float32)
 Offsets = list[tuple[str, Tensor, int]]  # their name, themselves, and the number of rows that they divide
 
 
-def tensors(op: str, **values) -> None:
+def tensors(op: str, dtype: torch.dtype, **values) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: expected {name} to be a Tensor, got {type(value).__name__}")
+        _dtype(op, name, value, dtype)
 
 
 def integer(op: str, name: str, value) -> int:

@@ -29,7 +29,8 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, a device or the offsets are wrong.
     """
-    _checks.tensors(_OP, boxes=boxes, gt_boxes=gt_boxes, box_offsets=box_offsets, gt_offsets=gt_offsets)
+    _checks.tensors(_OP, torch.float32, boxes=boxes, gt_boxes=gt_boxes)
+    _checks.tensors(_OP, torch.int64, box_offsets=box_offsets, gt_offsets=gt_offsets)
     offsets = _checks.CHECKS[_OP](boxes, gt_boxes, box_offsets, gt_offsets, 0)
     columns, rows = (_sizes(*each) for each in offsets)
     sizes = [r * c for r, c in zip(rows, columns, strict=True)]

@@ -47,9 +47,10 @@ def match_boxes(
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, device, threshold, label or (where they are on the CPU) the offsets are wrong.
     """
-    _checks.tensors(_OP, boxes=boxes, gt_boxes=gt_boxes, gt_offsets=gt_offsets)
+    _checks.tensors(_OP, torch.float32, boxes=boxes, gt_boxes=gt_boxes)
+    _checks.tensors(_OP, torch.int64, gt_offsets=gt_offsets)
     if box_offsets is not None:
-        _checks.tensors(_OP, box_offsets=box_offsets)
+        _checks.tensors(_OP, torch.int64, box_offsets=box_offsets)
     thresholds = _checks.each(_checks.number, _OP, "thresholds", thresholds)
     labels = _checks.each(_checks.integer, _OP, "labels", labels)
     return _library.call(_OP, boxes, gt_boxes, box_offsets, gt_offsets, thresholds, labels, bool(allow_low_quality))

@@ -60,11 +60,13 @@ def bucketed_sample(
         TypeError: an argument has the wrong type or dtype.
         ValueError: a shape, device, number, name or (where they are on the CPU) the offsets are wrong.
     """
-    _checks.tensors(_OP, labels=labels, ious=ious, matched_idx=matched_idx, offsets=offsets)
+    _checks.tensors(_OP, torch.int8, labels=labels)
+    _checks.tensors(_OP, torch.float32, ious=ious)
+    _checks.tensors(_OP, torch.int64, matched_idx=matched_idx, offsets=offsets)
     if seed is None:
         limits = torch.iinfo(torch.int64)
         seed = torch.randint(limits.min, limits.max, (), dtype=torch.int64, device=labels.device)
-    _checks.tensors(_OP, seed=seed)
+    _checks.tensors(_OP, torch.int64, seed=seed)
     return _library.call(
         _OP,
         labels,
