@@ -41,7 +41,7 @@ gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that i
 	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
 
 clean: ## remove what was built and trained
-	rm -rf build dist output .pytest_cache .ruff_cache .hypothesis *.egg-info libra_d2/*.so libra_d2/_core_build.json
+	rm -rf build dist output .pytest_cache .ruff_cache .hypothesis *.egg-info libra_d2/_core_*.so libra_d2/_core_build.json
 
 distclean: clean ## remove the virtual environments and the downloads, too
 	rm -rf $(VENV) .venv-gpu .cache

@@ -1,4 +1,5 @@
-// bucketed_sample for both backends: its rule (docs/sampling.md), its limits and what it refuses. Free of torch.
+// bucketed_sample for both backends: its rule (docs/sampling.md), its limits and which numbers it refuses. Free of
+// torch.
 #pragma once
 
 #include <cfloat>
@@ -8,10 +9,6 @@
 #include "box_math.h"
 #include "checks.h"
 #include "exact_product.h"
-
-namespace at {
-class Tensor;
-}
 
 namespace libra_d2 {
 
@@ -125,9 +122,5 @@ struct SampleRule {
     return r;
   }
 };
-
-// The op's tensors. Offsets on the CPU are checked to the last value, those on a device not.
-void check_bucketed_sample(const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx,
-                           const at::Tensor& offsets, const at::Tensor& seed);
 
 }  // namespace libra_d2

@@ -1,5 +1,5 @@
 // Refusing an op's numbers and names, in the words of libra_d2/ops/_checks.py: "<op>: expected ..., got ...". Free of
-// torch, so that the emulated kernels check as well; Python gets a ValueError. The checks of tensors are in checks.cpp.
+// torch, so that the emulated kernels check as well; Python gets a ValueError. tensor_checks.cpp checks tensors.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,4 @@
-// match_boxes for both backends: its rule, its limits and what it refuses. Free of torch.
+// match_boxes for both backends: its rule, its limits and which numbers it refuses. Free of torch.
 #pragma once
 
 #include <cfloat>
@@ -7,10 +7,6 @@
 
 #include "box_math.h"
 #include "checks.h"
-
-namespace at {
-class Tensor;
-}
 
 namespace libra_d2 {
 
@@ -57,9 +53,5 @@ struct LabelRule {
     return rule;
   }
 };
-
-// The op's tensors. Offsets on the CPU are checked to the last value, those on a device not.
-void check_match_boxes(const at::Tensor& boxes, const at::Tensor& gt_boxes,
-                       const std::optional<at::Tensor>& box_offsets, const at::Tensor& gt_offsets);
 
 }  // namespace libra_d2

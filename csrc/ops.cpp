@@ -1,10 +1,8 @@
-// The schemas of the ops and the module that Python imports to load them. Implementations register
-// themselves for their device in cpu/ and cuda/; libra_d2/ops/_library.py adds the fake kernels
-// and, for every other device, the reference in pure torch.
-#include <Python.h>
-#include <torch/library.h>
+// The schemas of the ops. Implementations register themselves for their device in cpu/ and cuda/;
+// libra_d2/ops/_library.py adds the fake kernels and, for every other device, the reference in pure torch.
+#include <torch/csrc/stable/library.h>
 
-TORCH_LIBRARY(libra_d2, m) {
+STABLE_TORCH_LIBRARY(libra_d2, m) {
   // Best ground truth, its IoU and the label of every box. Without box_offsets the boxes [A, 4] are
   // shared by all images and the outputs are [N, A].
   m.def(
@@ -22,10 +20,4 @@ TORCH_LIBRARY(libra_d2, m) {
       "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, "
       "str bin_upper, float bin_upper_value, float floor_thr, float floor_fraction, "
       "float neg_pos_ub) -> (Tensor, Tensor, Tensor)");
-}
-
-// `import libra_d2._C` runs the static initialisers above; the module itself is empty.
-extern "C" __attribute__((visibility("default"))) PyObject* PyInit__C() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr};
-  return PyModule_Create(&module);
 }

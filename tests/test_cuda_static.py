@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 RESIDENT_THREADS = {75: 1024, 80: 2048, 90: 2048, 120: 1536}
 # Kernels, and in how many variants the launchers use them.
 KERNELS = {
+    "store_offsets_kernel": 1,
     "match_kernel": 4,  # culling or not, column maxima or not
     "low_quality_kernel": 1,
     "batched_iou_kernel": 1,
@@ -103,7 +104,7 @@ def test_boxes_are_loaded_16_bytes_at_a_time(sass):
 def test_no_double_arithmetic_and_no_local_memory(sass):
     doubles = re.compile(r"^(DADD|DMUL|DFMA|DSETP|DMNMX|MUFU\.(RCP64H|RSQ64H)|.*\.F64)")
     for name, instructions in sass.items():
-        assert len(instructions) > 50, name
+        assert len(instructions) > 10, name
         assert not [i for i in instructions if doubles.match(i)], name
         assert not [i for i in instructions if i.startswith(("LDL", "STL"))], name
 

@@ -18,15 +18,14 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from pinned_wheel import BY_HAND, DETECTRON2, ROOT
 
-CORE = ROOT / "libra_d2" / "_C.abi3.so"
-CORE_RECORD = ROOT / "libra_d2" / "_core_build.json"
+CORE = ROOT / "libra_d2" / "_core_*"  # the libraries and the record of the build
 
-BUILD_VARIABLES = ("LIBRA_D2_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CC", "CXX", "CFLAGS", "CXXFLAGS", "DEBUG")
+BUILD_VARIABLES = ("LIBRA_D2_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX", "CXXFLAGS", "LDFLAGS", "DEBUG")
 
 
 class Environment:
@@ -100,21 +99,22 @@ class Environment:
         inputs += [text for path in sources for text in (str(path), path.read_text())]
         inputs.append((self.path / "stamps" / "requirements").read_text())  # another torch: another build
         # The core lies in the tree, where another environment may have put its own, or `make clean` none.
-        with self.step("package", inputs, makes=(CORE, CORE_RECORD)) as needed:
+        with self.step("package", inputs, makes=CORE) as needed:
             if needed:
                 say("building and installing libra_d2 (some minutes where the compiled core is built)")
                 self.pip("install", "--no-build-isolation", "--no-deps", "--editable", ROOT)
 
     @contextlib.contextmanager
-    def step(self, name: str, inputs: list[str], makes: Sequence[Path] = ()) -> Iterator[bool]:
+    def step(self, name: str, inputs: list[str], makes: Path | None = None) -> Iterator[bool]:
         """Yields whether the step has to be done; notes it as done when it ends without an exception.
 
-        It has to be when ``inputs`` or the files that it ``makes`` are not those of the last time.
+        It has to be when ``inputs`` or the files that it ``makes``, a pattern, are not those of the last time.
         """
         stamp = self.path / "stamps" / name
 
         def digest() -> str:
-            made = [hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "" for path in makes]
+            paths = sorted(makes.parent.glob(makes.name)) if makes else []
+            made = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in paths]
             return hashlib.sha256("\0".join([platform.python_version(), *inputs, *made]).encode()).hexdigest()
 
         needed = not stamp.exists() or stamp.read_text() != digest()

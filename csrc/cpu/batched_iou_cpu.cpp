@@ -1,22 +1,18 @@
 // batched_iou on the CPU: the boxes of all images in parallel, a row of the matrix each.
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <vector>
 
-#include "../batched_iou.h"
+#include "../tensors.h"
 #include "packed_ground_truths.h"
 
 namespace libra_d2 {
 namespace {
 
-at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes, const at::Tensor& box_offsets,
-                           const at::Tensor& gt_offsets, int64_t numel) {
+Tensor batched_iou_cpu(const Tensor& boxes, const Tensor& gt_boxes, const Tensor& box_offsets, const Tensor& gt_offsets,
+                       int64_t numel) {
   check_batched_iou(boxes, gt_boxes, box_offsets, gt_offsets, numel);
   const int64_t images = gt_offsets.size(0) - 1;
-  const at::Tensor box_bounds = box_offsets.contiguous(), gt_bounds = gt_offsets.contiguous();
+  const Tensor box_bounds = packed(box_offsets), gt_bounds = packed(gt_offsets);
   const int64_t* box_begin = box_bounds.const_data_ptr<int64_t>();
   const int64_t* gt_begin = gt_bounds.const_data_ptr<int64_t>();
 
@@ -24,16 +20,16 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes, 
   for (int64_t n = 0; n < images; ++n) {
     matrix_begin[n + 1] = matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
   }
-  at::Tensor packed = at::empty({numel}, boxes.options());
-  if (numel == 0) return packed;
+  Tensor ious = torch::stable::new_empty(boxes, {numel});
+  if (numel == 0) return ious;
 
-  const at::Tensor packed_boxes = boxes.contiguous(), packed_gts = gt_boxes.contiguous();
+  const Tensor packed_boxes = packed(boxes), packed_gts = packed(gt_boxes);
   const PackedGroundTruths gts(packed_gts.const_data_ptr<float>(), gt_boxes.size(0));
   const float* box_values = packed_boxes.const_data_ptr<float>();
-  float* out = packed.mutable_data_ptr<float>();
+  float* out = ious.mutable_data_ptr<float>();
   const VectorKernels& kernels = best_vector_kernels();
   const int64_t grain = 1 + (int64_t{1} << 16) * boxes.size(0) / numel;
-  at::parallel_for(0, boxes.size(0), grain, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, boxes.size(0), grain, [&](int64_t begin, int64_t end) {
     int64_t n = std::upper_bound(box_begin, box_begin + images + 1, begin) - box_begin - 1;
     for (int64_t row = begin; row < end; ++row) {
       while (row >= box_begin[n + 1]) ++n;
@@ -42,11 +38,11 @@ at::Tensor batched_iou_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes, 
                       out + matrix_begin[n] + (row - box_begin[n]) * own.count);
     }
   });
-  return packed;
+  return ious;
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("batched_iou", &batched_iou_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("batched_iou", TORCH_BOX(&batched_iou_cpu)); }
 
 }  // namespace libra_d2

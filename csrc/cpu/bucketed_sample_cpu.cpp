@@ -1,33 +1,31 @@
 // bucketed_sample on the CPU: images in parallel.
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <string>
 #include <tuple>
 
+#include "../tensors.h"
 #include "image_sampler.h"
 
 namespace libra_d2 {
 namespace {
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
-    const at::Tensor& labels, const at::Tensor& ious, const at::Tensor& matched_idx, const at::Tensor& offsets,
-    const at::Tensor& seed, int64_t num_samples, double positive_fraction, std::string positive, std::string negative,
-    int64_t num_bins, std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction,
-    double neg_pos_ub) {  // strings by value: torch wants one signature for CPU and CUDA
+std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cpu(const Tensor& labels, const Tensor& ious,
+                                                       const Tensor& matched_idx, const Tensor& offsets,
+                                                       const Tensor& seed, int64_t num_samples,
+                                                       double positive_fraction, const std::string& positive,
+                                                       const std::string& negative, int64_t num_bins,
+                                                       const std::string& bin_upper, double bin_upper_value,
+                                                       double floor_thr, double floor_fraction, double neg_pos_ub) {
   check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
   const SampleRule rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper,
                                          bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
   const int64_t rows = labels.size(0);
   const int64_t images = offsets.size(0) - 1;
-  const auto counts = labels.options().dtype(at::kLong);
-  at::Tensor indices = at::empty({images, num_samples}, counts);
-  at::Tensor num_positive = at::empty({images}, counts);
-  at::Tensor num_negative = at::empty({images}, counts);
+  Tensor indices = torch::stable::new_empty(labels, {images, num_samples}, ScalarType::Long);
+  Tensor num_positive = torch::stable::new_empty(labels, {images}, ScalarType::Long);
+  Tensor num_negative = torch::stable::new_empty(labels, {images}, ScalarType::Long);
 
-  const at::Tensor packed_labels = labels.contiguous(), packed_ious = ious.contiguous(),
-                   packed_idx = matched_idx.contiguous(), bounds = offsets.contiguous();
+  const Tensor packed_labels = packed(labels), packed_ious = packed(ious), packed_idx = packed(matched_idx),
+               bounds = packed(offsets);
   const int8_t* label_values = packed_labels.const_data_ptr<int8_t>();
   const float* iou_values = packed_ious.const_data_ptr<float>();
   const int64_t* idx_values = packed_idx.const_data_ptr<int64_t>();
@@ -39,7 +37,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
   // wins.
   constexpr int64_t kRowsPerTask = 1 << 15;
   const int64_t grain = 1 + kRowsPerTask * images / (rows + 1);
-  at::parallel_for(0, images, grain, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, images, grain, [&](int64_t begin, int64_t end) {
     cpu::ImageSampler sampler(rule, *seed.const_data_ptr<int64_t>());
     for (int64_t n = begin; n < end; ++n) {
       const int64_t first = begin_of[n];
@@ -52,6 +50,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> bucketed_sample_cpu(
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("bucketed_sample", &bucketed_sample_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("bucketed_sample", TORCH_BOX(&bucketed_sample_cpu)); }
 
 }  // namespace libra_d2

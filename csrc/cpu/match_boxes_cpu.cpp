@@ -1,16 +1,13 @@
 // match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may
 // overlap it. Low-quality matches take a second pass over the few pairs that can tie with a best
 // IoU.
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <algorithm>
 #include <memory>
 #include <mutex>
 #include <tuple>
 #include <vector>
 
+#include "../tensors.h"
 #include "packed_ground_truths.h"
 
 namespace libra_d2 {
@@ -100,7 +97,7 @@ struct Best {
 // Fills index, iou and label, and `best` if it is given.
 void match(const Matching& m, Best* best) {
   std::mutex mutex;
-  at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
     int64_t first_image = 0, last_image = 0;
     m.for_tiles(begin, begin + 1, [&](const Segment& s, int64_t, int64_t, int64_t) { first_image = s.first_image; });
     m.for_tiles(end - 1, end, [&](const Segment& s, int64_t, int64_t, int64_t) { last_image = s.last_image; });
@@ -138,7 +135,7 @@ void add_low_quality(const Matching& m, const Best& best) {
     }
     lowest.push_back(value);
   }
-  at::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
     std::vector<int32_t> selected;
     BoxTile tile;
     m.for_tiles(begin, end, [&](const Segment& segment, int64_t t, int64_t row, int64_t rows) {
@@ -159,25 +156,24 @@ void add_low_quality(const Matching& m, const Best& best) {
   });
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(const at::Tensor& boxes, const at::Tensor& gt_boxes,
-                                                               const std::optional<at::Tensor>& box_offsets,
-                                                               const at::Tensor& gt_offsets,
-                                                               at::ArrayRef<double> thresholds, at::IntArrayRef labels,
-                                                               bool allow_low_quality) {
+std::tuple<Tensor, Tensor, Tensor> match_boxes_cpu(const Tensor& boxes, const Tensor& gt_boxes,
+                                                   const std::optional<Tensor>& box_offsets, const Tensor& gt_offsets,
+                                                   const std::vector<double>& thresholds,
+                                                   const std::vector<int64_t>& labels, bool allow_low_quality) {
   check_match_boxes(boxes, gt_boxes, box_offsets, gt_offsets);
   const LabelRule rule = LabelRule::of(thresholds, labels);
   const int64_t images = gt_offsets.size(0) - 1;
-  const at::Tensor gt_bounds = gt_offsets.contiguous();
-  const at::Tensor box_bounds = box_offsets ? box_offsets->contiguous() : at::Tensor();
+  const Tensor gt_bounds = packed(gt_offsets);
+  const Tensor box_bounds = packed(box_offsets ? *box_offsets : gt_offsets);
 
   const int64_t rows = boxes.size(0);
   const std::vector<int64_t> shape = box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
-  at::Tensor index = at::empty(shape, boxes.options().dtype(at::kLong));
-  at::Tensor iou = at::empty(shape, boxes.options());
-  at::Tensor label = at::empty(shape, boxes.options().dtype(at::kChar));
+  Tensor index = torch::stable::new_empty(boxes, shape, ScalarType::Long);
+  Tensor iou = torch::stable::new_empty(boxes, shape);
+  Tensor label = torch::stable::new_empty(boxes, shape, ScalarType::Char);
   if (index.numel() == 0) return {index, iou, label};
 
-  const at::Tensor packed_boxes = boxes.contiguous(), packed_gts = gt_boxes.contiguous();
+  const Tensor packed_boxes = packed(boxes), packed_gts = packed(gt_boxes);
   const PackedGroundTruths gts(packed_gts.const_data_ptr<float>(), gt_boxes.size(0));
   Matching m{packed_boxes.const_data_ptr<float>(),
              rows,
@@ -210,6 +206,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> match_boxes_cpu(const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("match_boxes", &match_boxes_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(libra_d2, CPU, m) { m.impl("match_boxes", TORCH_BOX(&match_boxes_cpu)); }
 
 }  // namespace libra_d2

@@ -1,22 +1,11 @@
-// Boxes split into one array a coordinate, and what torch knows about the machine.
+// Boxes split into one array a coordinate.
 #pragma once
 
-#include <ATen/Version.h>
-
-#include <string>
 #include <vector>
 
 #include "vector_kernels.h"
 
 namespace libra_d2 {
-
-// torch's own choice, which ATEN_CPU_CAPABILITY lowers.
-inline const VectorKernels& best_vector_kernels() {
-  const std::string capability = at::get_cpu_capability();
-  return vector_kernels(capability == "AVX512" ? InstructionSet::kAvx512
-                        : capability == "AVX2" ? InstructionSet::kAvx2
-                                               : InstructionSet::kBaseline);
-}
 
 // The ground truths of a batch; those with a non-finite coordinate become empty boxes.
 class PackedGroundTruths {

@@ -1,5 +1,8 @@
 #include "vector_kernels.h"
 
+#include <cstdlib>
+#include <string>
+
 // Target pragmas rather than target_clones: GCC lowers vector types before it makes the clones, for
 // the baseline, and they work under sanitizers and with every C library.
 namespace libra_d2 {
@@ -51,4 +54,23 @@ const VectorKernels& vector_kernels(InstructionSet isa) {
   return baseline::kKernels;
 }
 
+InstructionSet best_instruction_set() {
+#if defined(__x86_64__)
+  const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string most = variable ? variable : "";
+  if (most == "default" || !__builtin_cpu_supports("avx2")) return InstructionSet::kBaseline;
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  return avx512 && most != "avx2" ? InstructionSet::kAvx512 : InstructionSet::kAvx2;
+#else
+  return InstructionSet::kBaseline;
+#endif
+}
+
 }  // namespace libra_d2
+
+// For Python, which can ask by ctypes.
+extern "C" __attribute__((visibility("default"))) const char* libra_d2_instruction_set() {
+  constexpr const char* names[] = {"DEFAULT", "AVX2", "AVX512"};
+  return names[static_cast<int>(libra_d2::best_instruction_set())];
+}

@@ -71,4 +71,11 @@ enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
 
 const VectorKernels& vector_kernels(InstructionSet isa);
 
+// The best that the processor has and ATEN_CPU_CAPABILITY, which lowers torch's own choice, allows.
+InstructionSet best_instruction_set();
+inline const VectorKernels& best_vector_kernels() {
+  static const VectorKernels& kernels = vector_kernels(best_instruction_set());
+  return kernels;
+}
+
 }  // namespace libra_d2

@@ -1,26 +1,17 @@
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <torch/library.h>
-
 #include <string>
 #include <tuple>
+#include <vector>
 
-#include "kernels.h"
-#include "tensors.h"
+#include "tensors_on_gpu.h"
 
 namespace libra_d2 {
 namespace {
 
-using at::Tensor;
-
-// Whether the sweeps over all rows pay: whether images are larger than select_kernel likes. The
-// result does not depend on it, so that the mean does where the sizes are on the device.
+// Whether the sweeps over all rows pay, as some image is larger than select_kernel likes, or may be where the sizes are
+// on the device. The result does not depend on it.
 bool sweeps_pay(const Tensor& offsets, int64_t images, int64_t rows) {
-  if (!offsets.is_cpu()) return rows / images > kSelectCapacity;
-  const Tensor bounds = offsets.contiguous();
+  if (rows <= kSelectCapacity || !offsets.is_cpu()) return rows > kSelectCapacity;
+  const Tensor bounds = packed(offsets);
   const int64_t* p = bounds.const_data_ptr<int64_t>();
   for (int64_t n = 0; n < images; ++n) {
     if (p[n + 1] - p[n] > kSelectCapacity) return true;
@@ -28,24 +19,28 @@ bool sweeps_pay(const Tensor& offsets, int64_t images, int64_t rows) {
   return false;
 }
 
-std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
-    const Tensor& labels, const Tensor& ious, const Tensor& matched_idx, const Tensor& offsets, const Tensor& seed,
-    int64_t num_samples, double positive_fraction, std::string positive, std::string negative, int64_t num_bins,
-    std::string bin_upper, double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub) {
+std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(const Tensor& labels, const Tensor& ious,
+                                                        const Tensor& matched_idx, const Tensor& offsets,
+                                                        const Tensor& seed, int64_t num_samples,
+                                                        double positive_fraction, const std::string& positive,
+                                                        const std::string& negative, int64_t num_bins,
+                                                        const std::string& bin_upper, double bin_upper_value,
+                                                        double floor_thr, double floor_fraction, double neg_pos_ub) {
   check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
   SampleArgs a{};
   a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper, bin_upper_value,
                           floor_thr, floor_fraction, neg_pos_ub);
   const int64_t images = offsets.size(0) - 1, rows = labels.numel();
-  const c10::cuda::CUDAGuard guard(labels.device());
-  const auto options = labels.options().dtype(at::kLong);
-  Tensor indices = at::empty({images, num_samples}, options);
-  Tensor num_positive = at::empty({images}, options), num_negative = at::empty({images}, options);
+  const OnGpu gpu("bucketed_sample", labels);
+  const auto empty = [&](std::vector<int64_t> shape, ScalarType dtype = ScalarType::Long) {
+    return torch::stable::new_empty(labels, shape, dtype);
+  };
+  Tensor indices = empty({images, num_samples}), num_positive = empty({images}), num_negative = empty({images});
   if (images == 0) return {indices, num_positive, num_negative};
 
-  const Tensor packed_labels = labels.contiguous(), packed_ious = ious.contiguous();
-  const Tensor packed_matches = matched_idx.contiguous();
-  const Tensor bounds = offsets_on(labels.device(), offsets);
+  const Tensor packed_labels = packed(labels), packed_ious = packed(ious);
+  const Tensor packed_matches = packed(matched_idx);
+  const Tensor bounds = gpu.offsets("offsets", offsets, labels);
   a.labels = packed_labels.const_data_ptr<int8_t>();
   a.ious = packed_ious.const_data_ptr<float>();
   a.matched_idx = packed_matches.const_data_ptr<int64_t>();
@@ -58,11 +53,10 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
 
   const bool swept = sweeps_pay(offsets, images, rows);
   const SampleRoom room = room_for_sample<kSelectCapacity>(a.rule, images, rows, swept);
-  const auto ints = options.dtype(at::kInt);
-  const Tensor spill_key = at::empty({room.spill}, options);
-  const Tensor spill_row = at::empty({room.spill}, ints);
-  const Tensor list = at::empty({room.list}, ints);
-  const Tensor tally = at::zeros({room.counts * kCountWords + room.strata + room.list_sizes}, ints);
+  const Tensor spill_key = empty({room.spill}), spill_row = empty({room.spill}, ScalarType::Int);
+  const Tensor list = empty({room.list}, ScalarType::Int);
+  const Tensor tally =
+      torch::stable::new_zeros(labels, {room.counts * kCountWords + room.strata + room.list_sizes}, ScalarType::Int);
   if (room.spill > 0) {
     a.spill_key = reinterpret_cast<uint64_t*>(spill_key.mutable_data_ptr<int64_t>());
     a.spill_row = reinterpret_cast<uint32_t*>(spill_row.mutable_data_ptr<int>());
@@ -74,12 +68,12 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(
     a.list_sizes = a.strata + room.strata;
     a.list = reinterpret_cast<uint32_t*>(list.mutable_data_ptr<int>());
   }
-  C10_CUDA_CHECK(bucketed_sample_on(c10::cuda::getCurrentCUDAStream(), a));
+  STD_CUDA_CHECK(bucketed_sample_on(gpu.stream(), a));
   return {indices, num_positive, num_negative};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(libra_d2, CUDA, m) { m.impl("bucketed_sample", bucketed_sample_cuda); }
+STABLE_TORCH_LIBRARY_IMPL(libra_d2, CUDA, m) { m.impl("bucketed_sample", TORCH_BOX(&bucketed_sample_cuda)); }
 
 }  // namespace libra_d2

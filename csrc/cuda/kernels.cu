@@ -6,6 +6,7 @@
 #include "bucketed_sample.cuh"
 #include "kernels.h"
 #include "match_boxes.cuh"
+#include "offsets.cuh"
 
 namespace libra_d2 {
 namespace {
@@ -30,6 +31,12 @@ struct StreamLaunch {
 };
 
 }  // namespace
+
+cudaError_t store_offsets_on(cudaStream_t stream, const int64_t* values, int64_t count, int64_t* out) {
+  cudaError_t error = cudaSuccess;
+  launch_store_offsets(values, count, out, StreamLaunch{stream, error});
+  return error;
+}
 
 cudaError_t match_boxes_on(cudaStream_t stream, const MatchArgs& args, bool allow_low_quality) {
   cudaError_t error = cudaSuccess;

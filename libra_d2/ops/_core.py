@@ -1,6 +1,9 @@
-"""Loads the compiled core, ``libra_d2._C``, or says why it is not used."""
+"""Loads the compiled core, the libraries that setup.py built, or says why it is not used.
 
-import importlib
+They use torch's stable ABI alone. The one for the CPU serves every torch from 2.10 on; of those for CUDA, each serves
+the ones of its major version of CUDA.
+"""
+
 import json
 import logging
 import os
@@ -8,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-BUILD_RECORD = Path(__file__).parent.parent / "_core_build.json"  # setup.py writes it
+LOG = logging.getLogger("libra_d2.ops")
+PACKAGE = Path(__file__).parent.parent
 
 _loaded = False
 _status = ""
@@ -33,36 +37,57 @@ def load() -> None:
         _status = "torch (LIBRA_D2_BACKEND=torch)"
         return
     record = _read_record()
-    trouble = _why_unfit(record, torch.__version__)
-    if not trouble:
-        try:
-            importlib.import_module("libra_d2._C")
-        except ImportError as error:
-            trouble = f"the compiled core does not load: {error}"
-    if wanted == "native" and not trouble and not record["cuda"] and torch.cuda.is_available():
-        trouble = f"there is a GPU and the core was built for the CPU alone: {record['why']}"
-    if trouble and wanted == "native":
-        raise ImportError(f"LIBRA_D2_BACKEND=native, but {trouble}")
-    if trouble:
-        _status = f"torch ({trouble})"
-        if record is not None:  # somebody built it and expects to get it
-            logging.getLogger("libra_d2.ops").warning("the pure-torch ops are used: %s", trouble)
-        return
-    _loaded = True
-    _status = f"native (CPU and CUDA {record['cuda']})" if record["cuda"] else f"native (CPU alone: {record['why']})"
+    no_core = _why_unfit(record, torch.__version__) or _load_library("_core_cpu.so", record)
+    no_cuda = no_core or _why_no_cuda(record, torch.version.cuda)
+    if not no_cuda:
+        no_cuda = _load_library(_cuda_library(torch.version.cuda).name, record)
+    if wanted == "native" and (no_core or no_cuda and torch.cuda.is_available()):
+        raise ImportError(f"LIBRA_D2_BACKEND=native, but {no_core or f'there is a GPU and {no_cuda}'}")
+    _loaded = not no_core
+    if no_core:
+        _status = f"torch ({no_core})"
+    else:
+        _status = f"native (CPU; {no_cuda})" if no_cuda else f"native (CPU and CUDA {record['cuda']})"
 
 
 def _read_record() -> dict | None:
-    return json.loads(BUILD_RECORD.read_text()) if BUILD_RECORD.exists() else None
+    path = PACKAGE / "_core_build.json"  # setup.py writes it
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def _why_unfit(record: dict | None, torch_version: str) -> str:
-    """Why the core cannot run under this torch; empty when it can. Its binary interface holds within major.minor."""
+    """Why the core cannot run under this torch; empty when it can. Who has a core and cannot use it is told so."""
     if record is None:
         return "the compiled core was not built"
-    if record["torch"].split(".")[:2] != torch_version.split(".")[:2]:
-        return (
-            f"the compiled core was built for torch {record['torch']} and this is torch {torch_version}; "
-            "pip install --no-build-isolation builds it again"
-        )
+    if tuple(map(int, torch_version.split(".")[:2])) >= (2, 10):
+        return ""
+    trouble = f"the compiled core needs torch 2.10 or newer and this is torch {torch_version}"
+    LOG.warning("the pure-torch ops are used: %s", trouble)
+    return trouble
+
+
+def _cuda_library(version: str) -> Path:
+    return PACKAGE / f"_core_cuda{version.split('.')[0]}.so"
+
+
+def _why_no_cuda(record: dict, torch_cuda: str | None) -> str:
+    """Why there is no library for this torch's CUDA; empty when there is one."""
+    if torch_cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if _cuda_library(torch_cuda).exists():
+        return ""
+    if not record["cuda"]:
+        return f"the core was built without CUDA: {record['why']}"
+    return f"the core was built for CUDA {record['cuda'].split()[0]} and this torch is of CUDA {torch_cuda}"
+
+
+def _load_library(name: str, record: dict) -> str:
+    """Why the library does not load; empty when it does."""
+    try:
+        torch.ops.load_library(str(PACKAGE / name))
+    except OSError as error:
+        built = f"built with torch {record['torch']}"
+        trouble = f"{name}, {built}, does not load under torch {torch.__version__}: {error.__cause__ or error}"
+        LOG.warning("pure-torch ops are used in its place: %s", trouble)
+        return trouble
     return ""

@@ -9,6 +9,7 @@
 #include "cuda/batched_iou.cuh"
 #include "cuda/bucketed_sample.cuh"
 #include "cuda/match_boxes.cuh"
+#include "cuda/offsets.cuh"
 
 using namespace libra_d2;
 
@@ -19,6 +20,19 @@ template <class T>
 T* data_or_null(std::vector<T>& v) {
   return v.empty() ? nullptr : v.data();
 }
+
+// Offsets of the CPU as the kernels get to see them; null for null.
+class StoredOffsets {
+ public:
+  StoredOffsets(const int64_t* values, int64_t images) : there_(values ? images + 1 : 0, -9) {
+    launch_store_offsets(values, static_cast<int64_t>(there_.size()), there_.data(), emulator::launch);
+  }
+
+  const int64_t* get() const { return there_.empty() ? nullptr : there_.data(); }
+
+ private:
+  std::vector<int64_t> there_;
+};
 
 const Box* boxes_of(const float* p) { return reinterpret_cast<const Box*>(p); }
 
@@ -71,8 +85,9 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
     const auto rule = LabelRule::of(std::vector<double>(thresholds, thresholds + num_thresholds),
                                     std::vector<int64_t>(labels, labels + num_labels));
     std::vector<unsigned> column_max(num_gt);
-    launch_match(MatchArgs{boxes_of(boxes), boxes_of(gt_boxes), gt_offsets, num_gt, Batch{box_offsets, images, rows},
-                           rule, matched_idx, matched_iou, matched_label, column_max.data()},
+    const StoredOffsets gts(gt_offsets, images), own(box_offsets, images);
+    launch_match(MatchArgs{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}, rule,
+                           matched_idx, matched_iou, matched_label, column_max.data()},
                  allow_low_quality != 0, emulator::launch);
     return 0;
   });
@@ -80,8 +95,9 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
 
 void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
                   int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total) {
+  const StoredOffsets gts(gt_offsets, images), own(box_offsets, images);
   launch_batched_iou(
-      IouArgs{boxes_of(boxes), boxes_of(gt_boxes), gt_offsets, num_gt, Batch{box_offsets, images, rows}, ious, total},
+      IouArgs{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}, ious, total},
       emulator::launch);
 }
 
@@ -100,7 +116,8 @@ int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matc
     a.labels = labels;
     a.ious = ious;
     a.matched_idx = matched_idx;
-    a.batch = Batch{offsets, images, rows};
+    const StoredOffsets own(offsets, images);
+    a.batch = Batch{own.get(), images, rows};
     a.seed = &seed;
     a.indices = indices;
     a.num_positive = num_positive;

@@ -212,7 +212,8 @@ RAW_CALLS = [
 @pytest.mark.parametrize(("backend", "op", "change", "message"), RAW_CALLS)
 def test_raw_call_is_refused_in_the_words_of_the_public_function(backend, op, change, message):
     function, good = OPS[op]
-    with pytest.raises((ValueError, TypeError, RuntimeError)) as raised:
+    error = ValueError if backend.startswith("native") and "strided" not in message else (ValueError, TypeError)
+    with pytest.raises(error) as raised:
         RAW_BACKENDS[backend](op, raw_call(op, {**good, **change}))
     assert str(raised.value).startswith(f"{op}: expected ")
     assert message in str(raised.value)
