@@ -20,7 +20,7 @@ Tensor batched_iou_cpu(const Tensor& boxes, const Tensor& gt_boxes, const Tensor
   for (int64_t n = 0; n < images; ++n) {
     matrix_begin[n + 1] = matrix_begin[n] + (box_begin[n + 1] - box_begin[n]) * (gt_begin[n + 1] - gt_begin[n]);
   }
-  Tensor ious = torch::stable::new_empty(boxes, {numel});
+  Tensor ious = empty(boxes, {numel}, aoti_torch_dtype_float32());
   if (numel == 0) return ious;
 
   const Tensor packed_boxes = packed(boxes), packed_gts = packed(gt_boxes);

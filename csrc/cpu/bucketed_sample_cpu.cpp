@@ -20,9 +20,9 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cpu(const Tensor& labels, con
                                          bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
   const int64_t rows = labels.size(0);
   const int64_t images = offsets.size(0) - 1;
-  Tensor indices = torch::stable::new_empty(labels, {images, num_samples}, ScalarType::Long);
-  Tensor num_positive = torch::stable::new_empty(labels, {images}, ScalarType::Long);
-  Tensor num_negative = torch::stable::new_empty(labels, {images}, ScalarType::Long);
+  Tensor indices = empty(labels, {images, num_samples}, aoti_torch_dtype_int64());
+  Tensor num_positive = empty(labels, {images}, aoti_torch_dtype_int64());
+  Tensor num_negative = empty(labels, {images}, aoti_torch_dtype_int64());
 
   const Tensor packed_labels = packed(labels), packed_ious = packed(ious), packed_idx = packed(matched_idx),
                bounds = packed(offsets);

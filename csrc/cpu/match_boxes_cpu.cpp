@@ -168,9 +168,9 @@ std::tuple<Tensor, Tensor, Tensor> match_boxes_cpu(const Tensor& boxes, const Te
 
   const int64_t rows = boxes.size(0);
   const std::vector<int64_t> shape = box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
-  Tensor index = torch::stable::new_empty(boxes, shape, ScalarType::Long);
-  Tensor iou = torch::stable::new_empty(boxes, shape);
-  Tensor label = torch::stable::new_empty(boxes, shape, ScalarType::Char);
+  Tensor index = empty(boxes, shape, aoti_torch_dtype_int64());
+  Tensor iou = empty(boxes, shape, aoti_torch_dtype_float32());
+  Tensor label = empty(boxes, shape, aoti_torch_dtype_int8());
   if (index.numel() == 0) return {index, iou, label};
 
   const Tensor packed_boxes = packed(boxes), packed_gts = packed(gt_boxes);

@@ -10,7 +10,7 @@ Tensor batched_iou_cuda(const Tensor& boxes, const Tensor& gt_boxes, const Tenso
   const Tensor packed_boxes = aligned_boxes(boxes), packed_gts = aligned_boxes(gt_boxes);
   const Tensor box_bounds = gpu.offsets("box_offsets", box_offsets, boxes);
   const Tensor gt_bounds = gpu.offsets("gt_offsets", gt_offsets, boxes);
-  Tensor ious = torch::stable::new_empty(boxes, {numel});
+  Tensor ious = empty(boxes, {numel}, aoti_torch_dtype_float32());
 
   IouArgs a{};
   a.boxes = box_pointer(packed_boxes);

@@ -32,10 +32,9 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(const Tensor& labels, co
                           floor_thr, floor_fraction, neg_pos_ub);
   const int64_t images = offsets.size(0) - 1, rows = labels.numel();
   const OnGpu gpu("bucketed_sample", labels);
-  const auto empty = [&](std::vector<int64_t> shape, ScalarType dtype = ScalarType::Long) {
-    return torch::stable::new_empty(labels, shape, dtype);
-  };
-  Tensor indices = empty({images, num_samples}), num_positive = empty({images}), num_negative = empty({images});
+  const int32_t int64 = aoti_torch_dtype_int64(), int32 = aoti_torch_dtype_int32();
+  Tensor indices = empty(labels, {images, num_samples}, int64);
+  Tensor num_positive = empty(labels, {images}, int64), num_negative = empty(labels, {images}, int64);
   if (images == 0) return {indices, num_positive, num_negative};
 
   const Tensor packed_labels = packed(labels), packed_ious = packed(ious);
@@ -53,8 +52,8 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample_cuda(const Tensor& labels, co
 
   const bool swept = sweeps_pay(offsets, images, rows);
   const SampleRoom room = room_for_sample<kSelectCapacity>(a.rule, images, rows, swept);
-  const Tensor spill_key = empty({room.spill}), spill_row = empty({room.spill}, ScalarType::Int);
-  const Tensor list = empty({room.list}, ScalarType::Int);
+  const Tensor spill_key = empty(labels, {room.spill}, int64), spill_row = empty(labels, {room.spill}, int32);
+  const Tensor list = empty(labels, {room.list}, int32);
   const Tensor tally =
       torch::stable::new_zeros(labels, {room.counts * kCountWords + room.strata + room.list_sizes}, ScalarType::Int);
   if (room.spill > 0) {

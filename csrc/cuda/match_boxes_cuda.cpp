@@ -22,9 +22,9 @@ std::tuple<Tensor, Tensor, Tensor> match_boxes_cuda(const Tensor& boxes, const T
   if (box_offsets) box_bounds = gpu.offsets("box_offsets", *box_offsets, boxes);
 
   const std::vector<int64_t> shape = box_offsets ? std::vector<int64_t>{rows} : std::vector<int64_t>{images, rows};
-  Tensor matched_idx = torch::stable::new_empty(boxes, shape, ScalarType::Long);
-  Tensor matched_iou = torch::stable::new_empty(boxes, shape);
-  Tensor matched_label = torch::stable::new_empty(boxes, shape, ScalarType::Char);
+  Tensor matched_idx = empty(boxes, shape, aoti_torch_dtype_int64());
+  Tensor matched_iou = empty(boxes, shape, aoti_torch_dtype_float32());
+  Tensor matched_label = empty(boxes, shape, aoti_torch_dtype_int8());
   const Tensor column_max = torch::stable::new_zeros(boxes, {allow_low_quality ? num_gt : 0}, ScalarType::Int);
 
   a.boxes = box_pointer(packed_boxes);

@@ -30,7 +30,7 @@ class OnGpu {
       refuse(op_, ": expected ", name,
              " on the GPU while a CUDA graph is captured, which would keep their values, got cpu");
     }
-    Tensor there = torch::stable::new_empty(first, {values.numel()}, ScalarType::Long);
+    Tensor there = empty(first, {values.numel()}, aoti_torch_dtype_int64());
     STD_CUDA_CHECK(store_offsets_on(stream(), values.const_data_ptr<int64_t>(), values.numel(),
                                     there.mutable_data_ptr<int64_t>()));
     return there;

@@ -22,16 +22,22 @@ def tensors(op: str, dtype: torch.dtype, **values) -> None:
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: expected {name} to be a Tensor, got {type(value).__name__}")
-        _dtype(op, name, value, dtype)
+        if value.dtype != dtype or value.layout != torch.strided:
+            _dtype(op, name, value, dtype)
 
 
+# An isinstance of an abstract class costs more than the rest of a check: the common types come first.
 def integer(op: str, name: str, value) -> int:
+    if type(value) is int:
+        return value
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{op}: expected {name} to be an integer, got {value!r}")
     return int(value)
 
 
 def number(op: str, name: str, value) -> float:
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{op}: expected {name} to be a number, got {value!r}")
     return float(value)
@@ -39,7 +45,7 @@ def number(op: str, name: str, value) -> float:
 
 def each(check: Callable, op: str, name: str, values) -> list:
     """The items of a sequence, each of which ``check`` lets pass."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
+    if not isinstance(values, list | tuple) and (not isinstance(values, Sequence) or isinstance(values, str)):
         raise TypeError(f"{op}: expected {name} to be a sequence, got {type(values).__name__}")
     return [check(op, name, value) for value in values]
 
