@@ -1,7 +1,11 @@
 """Checks of what a user gave; each message says what was expected, what came and what to do."""
 
+from __future__ import annotations
+
+import importlib.util
 from collections.abc import Iterable
 from functools import reduce
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -10,6 +14,26 @@ class UserError(ValueError):
 
 class FileError(UserError, OSError):
     """A file or folder that a user named cannot be read or written."""
+
+
+class MissingDetectron2(UserError, ImportError):
+    """Detectron2 is needed and not installed."""
+
+
+def find_detectron2() -> Path | None:
+    """The ``__init__.py`` of the Detectron2 that can be imported; None for none, or for a mere folder of that name."""
+    spec = importlib.util.find_spec("detectron2")
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def require_detectron2() -> None:
+    """To be called before Detectron2 is imported.
+
+    Raises:
+        MissingDetectron2: it cannot be found; the message says how to install it.
+    """
+    if find_detectron2() is None:
+        raise MissingDetectron2("Detectron2 is not installed; this installs it: libra-d2 install-detectron2")
 
 
 def value_of(cfg, key: str):

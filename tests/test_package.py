@@ -70,7 +70,7 @@ def _offenders(paths: list[Path], wrong: Callable[[set[str]], set[str]]) -> dict
 
 # A package imports from its own row and from those above it.
 LAYERS = (
-    {"checks", "losses", "ops"},
+    {"checks", "install", "losses", "ops"},
     {"modeling", "data", "checkpoint"},
     {"mmdet", "inference", "evaluation", "config", "visualize"},
     {"engine", "model_zoo"},

@@ -13,15 +13,13 @@ import fcntl
 import hashlib
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import sysconfig
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pinned_wheel import BY_HAND, DETECTRON2, ROOT
+from pinned_wheel import BY_HAND, DETECTRON2, ROOT, install
 
 CORE = ROOT / "libra_d2" / "_core_*"  # the libraries and the record of the build
 
@@ -79,16 +77,8 @@ class Environment:
         if subprocess.run([self.python, "-c", find], cwd=self.path).returncode == 0:
             return
         wheel = DETECTRON2.fetch()
-        say(f"unpacking {wheel.name}")
-        site_packages = self.site_packages()
-        unpacked = site_packages / ".detectron2-unpacked"
-        shutil.rmtree(unpacked, ignore_errors=True)
-        with zipfile.ZipFile(wheel) as archive:  # its compiled module fits one Python and one torch: left out
-            archive.extractall(unpacked, [name for name in archive.namelist() if not name.endswith(".so")])
-        for entry in sorted(unpacked.iterdir(), key=lambda entry: entry.name == "detectron2"):
-            shutil.rmtree(site_packages / entry.name, ignore_errors=True)
-            os.replace(entry, site_packages / entry.name)  # the package itself comes last: whole or not at all
-        unpacked.rmdir()
+        say(f"installing {DETECTRON2.name}")
+        install.install(wheel, self.site_packages())
 
     def install_package(self) -> None:
         sources = [ROOT / "setup.py"]

@@ -19,6 +19,7 @@ import sys
 import torch
 
 import libra_d2
+from libra_d2.checks import find_detectron2
 
 
 def collect() -> dict[str, str]:
@@ -35,7 +36,7 @@ def collect() -> dict[str, str]:
         "GPUs": ", ".join(devices) or "none visible",
         "CPU threads": str(torch.get_num_threads()),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
-        "detectron2": _module("detectron2"),
+        "detectron2": _module("detectron2") if find_detectron2() else "not installed: libra-d2 install-detectron2",
         "torchvision": _module("torchvision"),
         "numpy": _module("numpy"),
         "pillow": _module("PIL"),

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 import libra_d2
-from libra_d2.checks import UserError
+from libra_d2.checks import UserError, require_detectron2
 
 COMMANDS = {
     "train": "train, or resume training",
@@ -20,8 +20,10 @@ COMMANDS = {
     "convert": "convert weights from MMDetection, and back",
     "proposals": "write an RPN's proposals, to train Fast R-CNN on",
     "plot": "draw what Libra R-CNN balances, or detections beside the ground truth",
+    "install-detectron2": "install the tested Detectron2 where there is none",
     "env": "print what a bug report needs to say",
 }
+WITHOUT_DETECTRON2 = ("install-detectron2", "env")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,9 +53,12 @@ def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
         prog: how the user called it, for messages.
     """
     prog = prog or f"libra-d2 {command}"
-    module = importlib.import_module(f"libra_d2.cli.{command}")
-    args = module.argument_parser(prog).parse_args(argv)
+    args = argparse.Namespace()
     try:
+        if command not in WITHOUT_DETECTRON2:
+            require_detectron2()
+        module = importlib.import_module(f"libra_d2.cli.{command.replace('-', '_')}")
+        args = module.argument_parser(prog).parse_args(argv)
         return module.run(args)
     except UserError as error:
         if getattr(args, "verbose", False):

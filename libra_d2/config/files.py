@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 import yaml
+
+from libra_d2.checks import UserError, require_detectron2
+from libra_d2.config.keys import get_cfg
+
+require_detectron2()
+
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
-
-from libra_d2.checks import UserError
-from libra_d2.config.keys import get_cfg
 
 
 def config_folder() -> Path:

@@ -6,6 +6,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from libra_d2.checks import require_detectron2
+
 if TYPE_CHECKING:  # importing libra_d2 must not import Detectron2
     from detectron2.config import CfgNode
 
@@ -162,6 +164,7 @@ def add_libra_config(cfg: CfgNode) -> None:
     Args:
         cfg: a config made by :func:`detectron2.config.get_cfg`.
     """
+    require_detectron2()
     from detectron2.config import CfgNode
 
     import libra_d2.modeling  # noqa: F401  (fills Detectron2's registries)
@@ -178,7 +181,12 @@ def add_libra_config(cfg: CfgNode) -> None:
 
 
 def get_cfg() -> CfgNode:
-    """Detectron2's default config with the keys of libra_d2, on the CPU where no CUDA device is visible."""
+    """Detectron2's default config with the keys of libra_d2, on the CPU where no CUDA device is visible.
+
+    Raises:
+        MissingDetectron2: it is not installed.
+    """
+    require_detectron2()
     import torch
     from detectron2.config import get_cfg as get_detectron2_cfg
 

@@ -1,5 +1,9 @@
 """The modules of libra_d2; importing this package fills Detectron2's registries."""
 
+from libra_d2.checks import require_detectron2
+
+require_detectron2()
+
 from libra_d2.modeling.backbone import (
     PAFPN,
     BalancedFeaturePyramid,

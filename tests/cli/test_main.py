@@ -13,8 +13,8 @@ from libra_d2.cli.main import COMMANDS, main, run
 
 
 def test_the_commands_are_the_modules():
-    modules = {path.stem for path in Path(libra_d2.cli.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "__main__", "main"} == set(COMMANDS)
+    modules = {path.stem.replace("_", "-") for path in Path(libra_d2.cli.__file__).parent.glob("*.py")}
+    assert modules - {"--init--", "--main--", "main"} == set(COMMANDS)
 
 
 def test_help_lists_the_commands_without_importing_torch(tmp_path):
