@@ -1,6 +1,7 @@
 """One way in: every command is found, explained and fails in the same way, from any folder."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,17 @@ import libra_d2.cli
 from libra_d2.checks import UserError
 from libra_d2.cli.main import COMMANDS, main, run
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_the_commands_are_the_modules():
     modules = {path.stem.replace("_", "-") for path in Path(libra_d2.cli.__file__).parent.glob("*.py")}
     assert modules - {"--init--", "--main--", "main"} == set(COMMANDS)
+
+
+def test_the_table_in_the_readme_is_the_list_of_commands():
+    rows = re.findall(r"^\| `libra-d2 (\S+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert dict(rows) == COMMANDS
 
 
 def test_help_lists_the_commands_without_importing_torch(tmp_path):
