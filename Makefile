@@ -9,7 +9,7 @@ CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulato
 FUZZ_EXAMPLES ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-portable fuzz lint format gpu-check clean distclean
+.PHONY: help setup quickstart test test-wheel test-portable fuzz lint format dist gpu-check clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ quickstart: ## fetch real data, train a small Libra Faster R-CNN on the CPU, pri
 
 test: setup ## run every test
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -rs $(TEST_FLAGS)
+
+test-wheel: setup ## build the release of the last commit and use it where there is no compiler (many minutes)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -rs -m wheel tests/wheel
 
 test-portable: setup ## run the tests that compute with floats as if on lesser x86-64 processors, 1 and 2 threads (an hour)
 	@$(PY) tools/portability.py $(TEST_FLAGS)
@@ -36,6 +39,9 @@ lint: setup ## check style and formatting
 format: setup ## put the Python, C++ and CUDA files into the project's format
 	@$(PY) -m ruff check --fix . && $(PY) -m ruff format .
 	@$(VENV)/bin/clang-format -i $(CPP)
+
+dist: setup ## build the sdist and the wheel of the last commit, and check them
+	@$(PY) tools/make_dist.py
 
 gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has
 	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
