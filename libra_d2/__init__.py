@@ -2,5 +2,5 @@
 
 from libra_d2.config import add_libra_config, get_cfg
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["add_libra_config", "get_cfg"]

@@ -204,9 +204,12 @@ def test_every_requirement_is_pinned_to_what_was_tested():
     assert asked == pinned
 
 
-def test_the_citation_has_the_version_of_the_package():
-    version = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
-    assert f'__version__ = "{version}"' in (ROOT / "libra_d2" / "__init__.py").read_text()
+def test_the_version_is_the_same_wherever_it_is_named():
+    (version,) = re.findall(r'^__version__ = "(.*)"$', (ROOT / "libra_d2" / "__init__.py").read_text(), re.MULTILINE)
+    assert re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1] == version
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+    files = {name for path in DOCUMENTS for name in re.findall(r"libra_d2-(\d+\.\d+\.\d+)", path.read_text())}
+    assert files == {version}
 
 
 def test_continuous_integration_runs_the_tests():
