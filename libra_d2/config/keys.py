@@ -153,6 +153,32 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
         Key("INPUT.VERTICAL_FLIP", False, "Flip vertically with probability 0.5, besides what `RANDOM_FLIP` does."),
     ),
+    "While it trains": (
+        Key(
+            "MODEL.LIBRA.TRAIN.BEST_METRIC",
+            "",
+            "Keep the weights with the highest value of this metric in `OUTPUT_DIR/model_best.pth`, e.g. `bbox/AP`, "
+            "`segm/AP50`, `bbox/AP-tree` (of a class) or `bbox_EMA/AP` (the averaged weights); empty: keep none. Needs "
+            "`TEST.EVAL_PERIOD`.",
+        ),
+        Key(
+            "MODEL.LIBRA.TRAIN.PATIENCE",
+            0,
+            "End the run after this many evaluations in a row without a better `BEST_METRIC`; 0: run to "
+            "`SOLVER.MAX_ITER`.",
+        ),
+        Key(
+            "MODEL.LIBRA.TRAIN.EMA_DECAY",
+            0.0,
+            "Average the weights over about 1 / (1 - `EMA_DECAY`) steps, e.g. 0.999; evaluated as `bbox_EMA` and saved "
+            "in `OUTPUT_DIR/model_final_ema.pth`, beside the weights themselves; 0: no average.",
+        ),
+        Key(
+            "MODEL.LIBRA.TRAIN.AMP_DTYPE",
+            "float16",
+            "What `SOLVER.AMP.ENABLED` computes in: `float16` (as Detectron2; needs CUDA) or `bfloat16`.",
+        ),
+    ),
 }
 
 

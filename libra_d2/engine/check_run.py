@@ -1,5 +1,6 @@
 """What of Detectron2's config cannot be run here is said before a run starts; docs/detectron2_keys.md lists it all."""
 
+import difflib
 import importlib.util
 import itertools
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.utils.file_io import PathManager
 
 from libra_d2.checks import FileError, UserError, choice, number
+from libra_d2.config.files import did_you_mean
+from libra_d2.evaluation.metrics import metric_names
 
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "YUV-BT.601": 3}
 
@@ -68,8 +71,36 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
     choice(cfg, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("value", "norm"))
     ranks = cfg.SOLVER.REFERENCE_WORLD_SIZE or world_size  # Detectron2 scales the batch from one to the other
     number(cfg, "SOLVER.IMS_PER_BATCH", f"a multiple of the {ranks} processes", lambda x: x >= ranks and x % ranks == 0)
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise UserError("SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, got True: Detectron2's needs CUDA")
+    _check_train_keys(cfg)
+
+
+def _check_train_keys(cfg: CfgNode) -> None:
+    train = cfg.MODEL.LIBRA.TRAIN
+    number(cfg, "MODEL.LIBRA.TRAIN.EMA_DECAY", "0 (off) or more, below 1", lambda x: 0 <= x < 1)
+    dtype = choice(cfg, "MODEL.LIBRA.TRAIN.AMP_DTYPE", ("float16", "bfloat16"))
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and dtype != "bfloat16":
+        raise UserError(
+            "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, or MODEL.LIBRA.TRAIN.AMP_DTYPE bfloat16, got "
+            f"True with {dtype}, which needs CUDA"
+        )
+    number(cfg, "MODEL.LIBRA.TRAIN.PATIENCE", "0 (off) or a number of evaluations", lambda x: x >= 0)
+    if not train.BEST_METRIC:
+        needs = "MODEL.LIBRA.TRAIN.BEST_METRIC, e.g. bbox/AP"
+        number(cfg, "MODEL.LIBRA.TRAIN.PATIENCE", f"0 without {needs}", lambda x: x == 0)
+        return
+    if not cfg.TEST.EVAL_PERIOD or not cfg.DATASETS.TEST:
+        raise UserError(
+            f"MODEL.LIBRA.TRAIN.BEST_METRIC: expected evaluations on the way to choose by, got {train.BEST_METRIC!r} "
+            f"with TEST.EVAL_PERIOD {cfg.TEST.EVAL_PERIOD} and DATASETS.TEST {list(cfg.DATASETS.TEST)}: add "
+            "TEST.EVAL_PERIOD N and --val-json, or leave the key empty"
+        )
+    known = metric_names(cfg)
+    if train.BEST_METRIC not in known:
+        near = did_you_mean(difflib.get_close_matches(train.BEST_METRIC, known, cutoff=0.4))
+        raise UserError(
+            f"MODEL.LIBRA.TRAIN.BEST_METRIC: expected a metric of this run's evaluations, such as {known[0]}, got "
+            f"{train.BEST_METRIC!r}{near}"
+        )
 
 
 def _ascends(steps: Sequence[int]) -> bool:

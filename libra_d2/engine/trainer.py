@@ -5,21 +5,33 @@ import weakref
 
 import torch
 from detectron2.data import DatasetMapper, build_detection_test_loader
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase, create_ddp_model, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.engine import DefaultTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from libra_d2.checkpoint import LibraCheckpointer
+from libra_d2.checkpoint import LibraCheckpointer, WeightsCheckpointer
 from libra_d2.checks import UserError
 from libra_d2.data.class_names import class_names_of
 from libra_d2.data.proposals import evaluation_records
 from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
-from libra_d2.engine.hooks import RankState, RecentScalars, StepWatch, StopOnSignal
+from libra_d2.engine.amp import build_stepper
+from libra_d2.engine.hooks import (
+    BestCheckpointer,
+    EndOfPatience,
+    EvalHook,
+    PeriodicWriter,
+    RankState,
+    RecentScalars,
+    StepWatch,
+    StopOnSignal,
+    WeightAverage,
+    averaged_model,
+)
 from libra_d2.evaluation import build_evaluator
 
 logger = logging.getLogger(__name__)
@@ -29,7 +41,8 @@ class LibraTrainer(DefaultTrainer):
     """Trains what a config says; takes the place of Detectron2's DefaultTrainer.
 
     A resumed run computes the very losses that it would have computed without the interruption: besides what
-    Detectron2 keeps, checkpoints hold each rank's random states, RetinaNet's loss normaliser and the seed of the data.
+    Detectron2 keeps, checkpoints hold each rank's random states, RetinaNet's loss normaliser, the seed of the data, the
+    averaged weights and the best metric so far.
     """
 
     def __init__(self, cfg):
@@ -41,12 +54,16 @@ class LibraTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        #: the moving average of the weights; None where the config asks for none
+        self.averaged = averaged_model(cfg, model)
         placement = {} if torch.device(cfg.MODEL.DEVICE).type == "cuda" else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **placement)
-        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, data_loader, optimizer)
+        self._trainer = build_stepper(cfg, model, data_loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = LibraCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.checkpointer.class_names = class_names_of(cfg)
+        if self.averaged is not None:
+            self.checkpointer.add_checkpointable("averaged", self.averaged)
         self._watch = StepWatch(cfg, model, self.checkpointer)
         self._trainer.register_hooks([self._watch])
         self.start_iter = 0
@@ -63,6 +80,9 @@ class LibraTrainer(DefaultTrainer):
         with stop_signals.caught():
             try:
                 return super().train()
+            except EndOfPatience:
+                if comm.is_main_process():
+                    verify_results(self.cfg, self._last_eval_results)
             except FloatingPointError as error:
                 raise self._watch.error(error) from error
 
@@ -134,14 +154,44 @@ class LibraTrainer(DefaultTrainer):
             logger.info(f"--resume: the base learning rates were {loaded}, from now on {self.scheduler.base_lrs}.")
 
     def build_hooks(self):
+        cfg, checkpointer = self.cfg, self.checkpointer
         ret = super().build_hooks()
-        if self.cfg.TEST.AUG.ENABLED:
-            after = 1 + max(i for i, h in enumerate(ret) if isinstance(h, hooks.EvalHook))
-            ret.insert(after, hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)))
-        rank_state = RankState(self.cfg.SOLVER.CHECKPOINT_PERIOD, self.cfg.TEST.EVAL_PERIOD)
-        kept = [rank_state, RecentScalars(), StopOnSignal(self.checkpointer, rank_state)]
+        at = next(i for i, h in enumerate(ret) if isinstance(h, hooks.EvalHook))
+        ret[at : at + 1] = self._evaluation_hooks()
+        rank_state = RankState(cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD)
+        kept = [rank_state, RecentScalars(), StopOnSignal(checkpointer, rank_state)]
+        if cfg.MODEL.LIBRA.TRAIN.BEST_METRIC:
+            ret.insert(at + 1, BestCheckpointer(cfg, self._weights_checkpointer(), checkpointer, rank_state))
+        if self.averaged is not None:
+            averaged = self._weights_checkpointer(averaged=True)
+            kept.insert(0, WeightAverage(self.averaged, checkpointer.model, averaged))
+        if comm.is_main_process():
+            ret[-1] = PeriodicWriter(self.build_writers(), cfg.TEST.EVAL_PERIOD)
         first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
         return ret[:first] + kept + ret[first:]
+
+    def _evaluation_hooks(self) -> list:
+        ret = [EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        if self.cfg.TEST.AUG.ENABLED:
+            ret.append(hooks.EvalHook(0, lambda: self.test_with_TTA(self.cfg, self.model)))
+        return ret
+
+    def _evaluate(self) -> dict:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        if self.averaged is not None:
+            evaluators = [build_evaluator(self.cfg, name, "inference_EMA") for name in self.cfg.DATASETS.TEST]
+            results = self.test(self.cfg, self.averaged.module, evaluators)
+            self._last_eval_results.update({f"{name}_EMA": result for name, result in results.items()})
+        return self._last_eval_results
+
+    def _weights_checkpointer(self, averaged: bool | None = None) -> WeightsCheckpointer:
+        """Of the averaged model or of the one that is trained; by default the one whose metric is the best one's."""
+        if averaged is None:
+            averaged = "_EMA/" in self.cfg.MODEL.LIBRA.TRAIN.BEST_METRIC
+        model = self.averaged.module if averaged else self.checkpointer.model
+        ret = WeightsCheckpointer(model, self.cfg.OUTPUT_DIR)
+        ret.class_names = self.checkpointer.class_names
+        return ret
 
     def state_dict(self):
         ret = {**super().state_dict(), "optimizer": self.cfg.SOLVER.OPTIMIZER}

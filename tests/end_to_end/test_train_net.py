@@ -36,19 +36,37 @@ def test_own_json_trains_and_ends_with_the_ap(place, trained):
     assert last_losses(out)["total_loss"] > 0
 
 
-def test_a_killed_training_resumes_with_the_losses_it_would_have_had(place, trained):
-    out = place.folder / "killed"
-    process = place.start(*place.training("OUTPUT_DIR", "killed"))
-    tag = out / "last_checkpoint"
+def kill_after_the_first_checkpoint(place, *args, out):
+    process = place.start(*place.training(*args, "OUTPUT_DIR", out))
+    tag = place.folder / out / "last_checkpoint"
     deadline = time.monotonic() + 120
     while not (tag.exists() and tag.read_text()) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert tag.read_text() == "model_0000002.pth", "it was killed too late to say anything"
+
+
+def test_a_killed_training_resumes_with_the_losses_it_would_have_had(place, trained):
+    out = place.folder / "killed"
+    kill_after_the_first_checkpoint(place, out="killed")
     output = place.train("--resume", "OUTPUT_DIR", "killed", "DATALOADER.NUM_WORKERS", "2")
     assert "Starting training from iteration 3" in output
     assert last_losses(out) == pytest.approx(last_losses(place.folder / "whole"), rel=1e-5)
+
+
+def test_a_killed_training_keeps_the_averaged_weights_and_the_best(place):
+    options = ["TEST.EVAL_PERIOD", 3, "MODEL.LIBRA.TRAIN.EMA_DECAY", 0.5]
+    options += ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox_EMA/AP", "MODEL.LIBRA.TRAIN.PATIENCE", 5]
+    place.train(*options, "OUTPUT_DIR", "followed")
+    kill_after_the_first_checkpoint(place, *options, out="followed_killed")
+    place.train("--resume", *options, "OUTPUT_DIR", "followed_killed")
+    whole, killed = (torch.load(place.folder / out / "model_final.pth") for out in ("followed", "followed_killed"))
+    torch.testing.assert_close(killed["averaged"], whole["averaged"], rtol=1e-5, atol=1e-7)
+    assert killed["trainer"]["hooks"]["BestCheckpointer"] == whole["trainer"]["hooks"]["BestCheckpointer"]
+    for out in ("followed", "followed_killed"):
+        lines = [json.loads(line) for line in (place.folder / out / "metrics.json").read_text().splitlines()]
+        assert {line["iteration"] for line in lines if "bbox_EMA/AP" in line} == {2, 6}
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(place, trained):

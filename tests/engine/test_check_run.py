@@ -33,7 +33,31 @@ WRONG = {
     "steps out of order": (["SOLVER.STEPS", (60, 40)], "SOLVER.STEPS: expected ascending"),
     "clipping": (["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"], "CLIP_TYPE: expected one of"),
     "batch": (["SOLVER.IMS_PER_BATCH", 3], "SOLVER.IMS_PER_BATCH: expected a multiple of the 2 processes, got 3"),
-    "mixed precision": (["SOLVER.AMP.ENABLED", True], "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu"),
+    "mixed precision": (
+        ["SOLVER.AMP.ENABLED", True],
+        "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, or MODEL.LIBRA.TRAIN.AMP_DTYPE bfloat16, got True",
+    ),
+    "another precision": (
+        ["MODEL.LIBRA.TRAIN.AMP_DTYPE", "bf16"],
+        r"AMP_DTYPE: expected one of \['float16', 'bfloat16'\]",
+    ),
+    "an average of nothing": (["MODEL.LIBRA.TRAIN.EMA_DECAY", 1.0], "EMA_DECAY: expected 0 .* below 1, got 1.0"),
+    "patience without a metric": (
+        ["MODEL.LIBRA.TRAIN.PATIENCE", 3],
+        "PATIENCE: expected 0 without MODEL.LIBRA.TRAIN.BEST",
+    ),
+    "the best of no evaluation": (
+        ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox/AP"],
+        "BEST_METRIC: expected evaluations on the way .* TEST.EVAL_PERIOD 0",
+    ),
+    "an unknown metric": (
+        ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox/ap50", "TEST.EVAL_PERIOD", 10],
+        "BEST_METRIC: expected a metric .* such as bbox/AP, got 'bbox/ap50'; did you mean .*bbox/AP50",
+    ),
+    "the average where there is none": (
+        ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox_EMA/AP", "TEST.EVAL_PERIOD", 10],
+        "BEST_METRIC: expected a metric .* got 'bbox_EMA/AP'; did you mean bbox/AP",
+    ),
     "no data": (["DATASETS.TRAIN", ()], "DATASETS.TRAIN: expected data to train on, got none"),
     "unknown data": (["DATASETS.TEST", ("nowhere",)], "got 'nowhere'; your own go by --train-json"),
     "COCO that is not there": (["DATASETS.TRAIN", ("coco_2017_train",)], "DETECTRON2_DATASETS names the folder"),
@@ -58,6 +82,7 @@ def test_it_is_refused_by_its_key(opts, message, data, monkeypatch, tmp_path):
         ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"],
         ["SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 3],  # Detectron2 makes it 2 for 2 processes
         ["TEST.AUG.ENABLED", True],
+        ["SOLVER.AMP.ENABLED", True, "MODEL.LIBRA.TRAIN.AMP_DTYPE", "bfloat16"],
     ],
 )
 def test_the_rest_is_left_to_detectron2(opts, data):

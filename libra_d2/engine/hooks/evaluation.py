@@ -1,0 +1,55 @@
+"""Evaluations on the way: none is lost, be it to an interruption or to what the writers do not write."""
+
+from detectron2.engine import hooks
+from detectron2.utils.events import CommonMetricPrinter
+
+
+class EvalHook(hooks.EvalHook):
+    """Detectron2's, for resumed runs and those that end early.
+
+    A checkpoint is written before the evaluation after the same step. A run that goes on from it begins with that
+    evaluation: what depends on it, such as the best checkpoint, is what it would have been without the interruption.
+    """
+
+    _evaluated = -1
+
+    def before_train(self):
+        trainer = self.trainer
+        done = trainer.start_iter
+        if self._period > 0 and 0 < done < trainer.max_iter and done % self._period == 0:
+            trainer.iter = trainer.storage.iter = done - 1
+            self._do_eval()
+            trainer.iter = trainer.storage.iter = done
+
+    def after_train(self):
+        if self.trainer.iter == self._evaluated:  # the run has ended right after an evaluation
+            self._eval_after_train = False
+        super().after_train()
+
+    def _do_eval(self):
+        super()._do_eval()
+        self._evaluated = self.trainer.iter
+
+
+class PeriodicWriter(hooks.PeriodicWriter):
+    """Detectron2's, which also writes after each evaluation: it would keep the last one alone of those in a period.
+
+    Terminal and log.txt, to which evaluations tell their results themselves, get the lines that they get there.
+    """
+
+    def __init__(self, writers, eval_period: int, **kwargs):
+        super().__init__(writers, **kwargs)
+        self._eval_period = eval_period
+
+    def before_train(self):
+        self._write_evaluation(self.trainer.start_iter)
+
+    def after_step(self):
+        super().after_step()
+        self._write_evaluation(self.trainer.iter + 1)
+
+    def _write_evaluation(self, steps_done: int) -> None:
+        if steps_done and self._eval_period > 0 and steps_done % self._eval_period == 0:
+            for writer in self._writers:
+                if not isinstance(writer, CommonMetricPrinter):
+                    writer.write()
