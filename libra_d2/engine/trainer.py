@@ -25,6 +25,7 @@ from libra_d2.engine.hooks import (
     EndOfPatience,
     EvalHook,
     PeriodicWriter,
+    ProgressBar,
     RankState,
     RecentScalars,
     StepWatch,
@@ -167,6 +168,8 @@ class LibraTrainer(DefaultTrainer):
             kept.insert(0, WeightAverage(self.averaged, checkpointer.model, averaged))
         if comm.is_main_process():
             ret[-1] = PeriodicWriter(self.build_writers(), cfg.TEST.EVAL_PERIOD)
+            if ProgressBar.is_wanted():
+                kept.append(ProgressBar(cfg))
         first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
         return ret[:first] + kept + ret[first:]
 

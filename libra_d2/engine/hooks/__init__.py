@@ -4,6 +4,7 @@ from libra_d2.engine.hooks.average import WeightAverage, averaged_model
 from libra_d2.engine.hooks.best import BestCheckpointer, EndOfPatience
 from libra_d2.engine.hooks.diverged import DivergedError, StepWatch
 from libra_d2.engine.hooks.evaluation import EvalHook, PeriodicWriter
+from libra_d2.engine.hooks.progress import ProgressBar
 from libra_d2.engine.hooks.resume import RankState, RecentScalars
 from libra_d2.engine.hooks.stop import StopOnSignal
 
@@ -13,6 +14,7 @@ __all__ = [
     "EndOfPatience",
     "EvalHook",
     "PeriodicWriter",
+    "ProgressBar",
     "RankState",
     "RecentScalars",
     "StepWatch",
