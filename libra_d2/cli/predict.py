@@ -1,37 +1,35 @@
-"""Draws a model's detections on images; takes the arguments of Detectron2's demo, for images.
+"""Predicts on images and videos: drawings, predictions.json in COCO's results form and predictions.csv.
 
 example:
-  libra-d2 predict --config-file output/config.yaml --input a.jpg 'photos/*.png' --output drawn \\
+  libra-d2 predict --config-file output/config.yaml --input a.jpg 'photos/*.png' walk.mp4 --output predicted \\
       --opts MODEL.WEIGHTS output/model_final.pth
+
+Stopped, and started again with the same arguments, it goes on where it was. What cannot be read is listed at the end.
+TEST.AUG.ENABLED True predicts with Detectron2's test-time augmentation.
 """
 
 import argparse
-import contextlib
-import glob
 import os
 import sys
-from collections.abc import Iterator
 
 import tqdm
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.engine import DefaultPredictor
 from detectron2.utils.logger import setup_logger
-from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 
 from libra_d2.checks import FileError, UserError
 from libra_d2.data.class_names import thing_classes
-from libra_d2.data.image import read_8_bits
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor
+from libra_d2.inference.drawing import Drawer, NotDrawn
+from libra_d2.inference.inputs import IMAGE_SUFFIXES, ImageFile, Video, list_inputs
+from libra_d2.inference.results import Journal, category_ids, coco_results, fingerprint, write_predictions
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
-
-class _ImagesOnly(argparse.Action):
+class _FilesOnly(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string}: this demo reads images only; take the frames out of the video first")
+        parser.error(f"{option_string}: expected files, as --input takes them; record the camera to a video first")
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -42,13 +40,21 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
         "--config-file", required=True, metavar="FILE", help="config, e.g. the config.yaml that training saved"
     )
     parser.add_argument(
-        "--input", nargs="+", required=True, help="images, folders of images, or patterns such as 'a/*.jpg'"
+        "--input",
+        "--video-input",
+        nargs="+",
+        required=True,
+        help="images, folders of images, patterns such as 'a/*.jpg', videos, COCO json files",
+    )
+    parser.add_argument(
+        "--images", default="", metavar="DIR", help="folder of the images that a COCO json names (that of the json)"
     )
     parser.add_argument("--output", required=True, help="a folder; for one image also the name of the file to write")
-    parser.add_argument("--confidence-threshold", type=float, default=0.5, help="lowest score to be drawn")
+    parser.add_argument(
+        "--confidence-threshold", type=float, default=0.5, help="lowest score of a prediction (%(default)g)"
+    )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
-    for unsupported in ("--webcam", "--video-input"):
-        parser.add_argument(unsupported, nargs="?", action=_ImagesOnly, help=argparse.SUPPRESS)
+    parser.add_argument("--webcam", nargs="?", action=_FilesOnly, help=argparse.SUPPRESS)
     return parser
 
 
@@ -57,49 +63,47 @@ def run(args) -> int:
         setup_logger(name=name)
     keys = ("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
     cfg = setup(args, overrides=[item for key in keys for item in (key, args.confidence_threshold)])
-    files = list_images(args.input)
-    names = output_names(files, args.output)
+    inputs = list_inputs(args.input, getattr(args, "images", ""))
+    names = output_names(inputs, args.output)
     predictor, metadata = build_predictor(cfg), metadata_of(cfg)
-    failed = 0
-    for file, name in zip(tqdm.tqdm(files, disable=len(files) < 2 or None), names, strict=True):
-        try:
-            found = draw(predictor, metadata, file, name)
-        except _NotDrawn as error:
-            failed += 1
-            tqdm.tqdm.write(f"{file}: {error}", file=sys.stderr)
-        else:
-            tqdm.tqdm.write(f"{file}: {found} detections, drawn in {name}")
-    if failed:
-        tqdm.tqdm.write(f"{failed} of {len(files)} images were not drawn", file=sys.stderr)
-    return 1 if failed else 0
+    is_folder = os.path.isdir(args.output)
+    with Journal(args.output if is_folder else None, fingerprint(cfg)) as journal:
+        if len(journal):
+            print(f"{args.output} has {len(journal)} predictions of these weights and options: those are taken over")
+        found, faults = _predict_all(Drawer(predictor, metadata, journal), inputs, names)
+    if is_folder:
+        jsons = [item for item in args.input if item.lower().endswith(".json")]
+        ids = category_ids(jsons, metadata)
+        write_predictions(args.output, coco_results(inputs, found, ids), ids, metadata.get("thing_classes", []))
+    for path, fault in faults:
+        print(f"{path}: {fault}", file=sys.stderr)
+    if faults:
+        print(f"{len(faults)} of {len(inputs)} images were not drawn", file=sys.stderr)
+    return 1 if faults else 0
 
 
-class _NotDrawn(Exception):
-    """What is wrong with one image; the others are drawn."""
-
-
-@contextlib.contextmanager
-def _step(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # an image can make Pillow, torch and matplotlib raise anything
-        message = " ".join(str(error).split())
-        raise _NotDrawn(f"{what} ({type(error).__name__}{': ' if message else ''}{message})") from error
-
-
-def draw(predictor: DefaultPredictor, metadata: Metadata, file: str, name: str) -> int:
-    """Draws the detections on one image; returns their number."""
-    with _step("cannot be read"):
-        image = read_8_bits(file)
-    height, width = image.shape[:2]
-    with _step(f"nothing can be predicted on its {width} x {height} pixels"):
-        instances = predictor(image)["instances"].to("cpu")
-    with _step("its detections cannot be drawn"):
-        drawing = Visualizer(image[:, :, ::-1], metadata, instance_mode=ColorMode.IMAGE)
-        drawing = drawing.draw_instance_predictions(instances).get_image()
-    with _step(f"cannot be written to {name}"):
-        Image.fromarray(drawing).save(name)
-    return len(instances)
+def _predict_all(drawer: Drawer, inputs: list, names: list[str]) -> tuple[dict, list[tuple[str, str]]]:
+    """({(path, number of the frame or None): detections}, [(path, what is wrong)])."""
+    found, faults = {}, []
+    total = sum(item.num_frames() if isinstance(item, Video) else 1 for item in inputs)
+    with tqdm.tqdm(total=total, disable=total < 2 or None) as bar:
+        for item, name in zip(inputs, names, strict=True):
+            try:
+                if isinstance(item, Video):
+                    frames, fault = drawer.video(item, name, bar.update)
+                    found.update({(item.path, number): detections for number, detections in frames.items()})
+                    told = f"{sum(map(len, frames.values()))} detections in {len(frames)} frames"
+                    if fault:
+                        faults.append((item.path, fault))
+                else:
+                    detections = found[item.path, None] = drawer.image(item, name)
+                    told = f"{len(detections)} detections"
+                    bar.update()
+            except NotDrawn as error:
+                faults.append((item.path, str(error)))
+            else:
+                bar.write(f"{item.path}: {told}, drawn in {name}")
+    return found, faults
 
 
 def metadata_of(cfg: CfgNode) -> Metadata:
@@ -111,31 +115,21 @@ def metadata_of(cfg: CfgNode) -> Metadata:
     return Metadata(thing_classes=names) if names else Metadata()
 
 
-def list_images(inputs: list[str]) -> list[str]:
-    """The files that the --input arguments name."""
-    files = []
-    for item in inputs:
-        if os.path.isdir(item):
-            found = sorted(os.path.join(item, f) for f in os.listdir(item) if f.lower().endswith(IMAGE_SUFFIXES))
-        else:
-            found = [item] if os.path.exists(item) else sorted(glob.glob(os.path.expanduser(item)))
-        if not found:
-            raise FileError(f"--input: there is no image {item}")
-        files += found
-    return files
-
-
-def output_names(files: list[str], output: str) -> list[str]:
-    """Where the drawing of each file goes: ``output`` itself for a single image, files in that folder otherwise."""
-    if len(files) == 1 and not os.path.isdir(output) and output.lower().endswith(IMAGE_SUFFIXES):
+def output_names(inputs: list[ImageFile | Video], output: str) -> list[str]:
+    """Where the drawing of each goes: ``output`` itself for a single image, files in that folder otherwise."""
+    files = [item.path for item in inputs]
+    is_image = len(files) == 1 and isinstance(inputs[0], ImageFile)
+    if is_image and not os.path.isdir(output) and output.lower().endswith(IMAGE_SUFFIXES):
         make_folder(os.path.dirname(output) or ".")
         return [output]
     make_folder(output)
     names, taken = [], set()
     writable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
-    for file in files:
+    for item, file in zip(inputs, files, strict=True):
         stem, suffix = os.path.splitext(os.path.basename(file))
-        if suffix.lower() not in writable:
+        if isinstance(item, Video):
+            suffix = ".mp4"
+        elif suffix.lower() not in writable:
             stem, suffix = stem + suffix, ".png"
         name, count = stem + suffix, 1
         while name in taken:  # images of the same name in different folders

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.utils.file_io import PathManager
 
 from libra_d2.checks import FileError, UserError, choice, number
 from libra_d2.config.files import did_you_mean
 from libra_d2.evaluation.metrics import metric_names
+from libra_d2.inference.predictor import check_augmented_test
 
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "YUV-BT.601": 3}
 
@@ -40,8 +40,7 @@ def check_run(cfg: CfgNode, world_size: int, *, train: bool) -> None:
         )
     for name in (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST):
         _check_dataset(name)
-    if cfg.TEST.AUG.ENABLED:
-        _check_augmented_test(cfg)
+    check_augmented_test(cfg)
     if train:
         _check_training(cfg, world_size)
 
@@ -105,12 +104,3 @@ def _check_train_keys(cfg: CfgNode) -> None:
 
 def _ascends(steps: Sequence[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(steps))
-
-
-def _check_augmented_test(cfg: CfgNode) -> None:
-    meta_arch = cfg.MODEL.META_ARCHITECTURE
-    if not issubclass(META_ARCH_REGISTRY.get(meta_arch), GeneralizedRCNN) or cfg.MODEL.LOAD_PROPOSALS:
-        raise UserError(
-            "TEST.AUG.ENABLED: expected False: Detectron2's test-time augmentation is for R-CNNs that make their own "
-            f"proposals, got True with {meta_arch} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
-        )

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.engine import DefaultPredictor
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling.test_time_augmentation import DatasetMapperTTA
 from PIL import Image
 from torch import nn
 
@@ -35,8 +37,10 @@ def load_trained(cfg: CfgNode, *, resume: bool = False, parts: Sequence[str] = (
 def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     """Detectron2's predictor with the model of :func:`load_trained`; raises what that raises.
 
-    Like Detectron2's it takes BGR images, whatever ``INPUT.FORMAT`` the model was trained with.
+    Like Detectron2's it takes BGR images, whatever ``INPUT.FORMAT`` the model was trained with. With
+    ``TEST.AUG.ENABLED`` it predicts as Detectron2's augmented evaluation does.
     """
+    check_augmented_test(cfg)
     empty = cfg.clone()
     empty.defrost()
     empty.MODEL.WEIGHTS = ""  # Detectron2 would unpickle it, which can run code from the file
@@ -46,7 +50,29 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     predictor = kind(empty)
     predictor.input_format = cfg.INPUT.FORMAT
     _fill(predictor.model, cfg)
+    if cfg.TEST.AUG.ENABLED:
+        mapper = (DatasetMapperTTA if cfg.INPUT.FORMAT.startswith("YUV") else _EightBits)(cfg)
+        predictor.model = GeneralizedRCNNWithTTA(cfg, predictor.model, mapper).eval()
     return predictor
+
+
+def check_augmented_test(cfg: CfgNode) -> None:
+    """Raises UserError where Detectron2's test-time augmentation is asked for and cannot do this model."""
+    meta_arch = cfg.MODEL.META_ARCHITECTURE
+    if not cfg.TEST.AUG.ENABLED:
+        return
+    if not issubclass(META_ARCH_REGISTRY.get(meta_arch), GeneralizedRCNN) or cfg.MODEL.LOAD_PROPOSALS:
+        raise UserError(
+            "TEST.AUG.ENABLED: expected False: Detectron2's test-time augmentation is for R-CNNs that make their own "
+            f"proposals, got True with {meta_arch} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
+        )
+
+
+class _EightBits(DatasetMapperTTA):
+    """Resizes what Detectron2's evaluation does, where DefaultPredictor has made floats of it."""
+
+    def __call__(self, dataset_dict):
+        return super().__call__({**dataset_dict, "image": dataset_dict["image"].to(torch.uint8)})
 
 
 class _ConvertingPredictor(DefaultPredictor):

@@ -1,13 +1,17 @@
-"""One bad image stops nothing else: it is named with the reason, and the exit status is 1."""
+"""What is predicted is in files; one bad image stops nothing else: it is named with the reason at the end."""
 
 import argparse
+import csv
+import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
+from libra_d2.checks import UserError
 from libra_d2.cli import predict
 from libra_d2.config import get_cfg
 from tests.engine.tiny import write_config
@@ -25,10 +29,39 @@ def trained(tmp_path_factory):
     return config, folder / "model.pth"
 
 
+class Count:
+    """Counts the images that a predictor is asked for, and is interrupted at one of them."""
+
+    def __init__(self, monkeypatch, stop_at=None):
+        self.calls = 0
+        build = predict.build_predictor
+
+        def counting(cfg):
+            predictor = build(cfg)
+
+            def called(image):
+                self.calls += 1
+                if self.calls == stop_at:
+                    raise KeyboardInterrupt
+                return predictor(image)
+
+            return called
+
+        monkeypatch.setattr(predict, "build_predictor", counting)
+
+
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """Detectron2's handlers would outlive the stream of the test that they write to."""
     monkeypatch.setattr(predict, "setup_logger", lambda **_: None)
+
+
+def drawings(folder):
+    return sorted(path.name for path in folder.iterdir() if "predictions." not in path.name)
+
+
+def predictions(folder):
+    return json.loads((folder / "predictions.json").read_text())
 
 
 def run(trained, capsys, output, *inputs, threshold=0.0):
@@ -72,7 +105,7 @@ def test_it_goes_on_after_images_that_cannot_be_drawn(trained, capsys, tmp_path,
     save(folder / "strip.png", photo(1, 10_000))
     status, errors = run(trained, capsys, tmp_path / "out", folder)
     assert status == 1
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a good one.png", "z good one.png"]
+    assert drawings(tmp_path / "out") == ["a good one.png", "z good one.png"]
     named = {line.partition(":")[0].rpartition("/")[2]: line.partition(": ")[2] for line in errors}
     unreadable = ["bomb.png", "chunks.png", "cut.jpg", "deep.png", "empty.png", "float.tif", "folder.png", "link.png"]
     assert [name for name in unreadable if named[name].startswith("cannot be read (")] == unreadable
@@ -97,8 +130,7 @@ def test_names_that_no_format_can_be_told_from_get_a_suffix(trained, capsys, tmp
         (tmp_path / "x.png").rename(tmp_path / name)
     inputs = [tmp_path / name for name in ("photo.png", "photo", "photo.raw")]
     assert run(trained, capsys, tmp_path / "out", *inputs) == (0, [])
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["photo.png", "photo.raw.png", "photo_2.png"]
+    assert drawings(tmp_path / "out") == ["photo.png", "photo.raw.png", "photo_2.png"]
 
 
 def test_labels_are_the_names_that_the_checkpoint_carries(trained):
@@ -112,3 +144,129 @@ def test_labels_are_the_names_that_the_checkpoint_carries(trained):
     cfg.DATASETS.TEST = ()
     cfg.MODEL.LIBRA.DATA.CLASS_NAMES = []
     assert predict.metadata_of(cfg).get("thing_classes") is None
+
+
+def images(folder, number, first=0):
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{i}.png" for i in range(first, first + number)]
+    for i, file in enumerate(files):
+        save(file, np.random.default_rng(first + i).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    return files
+
+
+def test_the_table_says_what_the_json_says(trained, capsys, tmp_path):
+    files = images(tmp_path / "in", 2)
+    assert run(trained, capsys, tmp_path / "out", tmp_path / "in") == (0, [])
+    entries = predictions(tmp_path / "out")
+    assert {entry["file_name"] for entry in entries} == set(map(str, files))
+    assert {entry["image_id"] for entry in entries} == {1, 2}
+    assert {entry["category_id"] for entry in entries} <= {1, 2}
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [float(row["score"]) for row in rows] == [entry["score"] for entry in entries]
+    assert {(row["category"], row["category_id"]) for row in rows} <= {("a", "1"), ("b", "2")}
+    box = [float(rows[0][name]) for name in ("x", "y", "width", "height")]
+    assert box == entries[0]["bbox"]
+
+
+def test_neither_order_nor_repetition_of_the_inputs_matters(trained, capsys, tmp_path):
+    files = images(tmp_path / "in", 3)
+    run(trained, capsys, tmp_path / "one", *files)
+    run(trained, capsys, tmp_path / "two", files[2], tmp_path / "in", files[0])
+    assert len(predictions(tmp_path / "one"))
+    assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
+
+
+def test_it_goes_on_where_it_was_stopped(trained, capsys, tmp_path, monkeypatch):
+    images(tmp_path / "in", 5)
+    run(trained, capsys, tmp_path / "whole", tmp_path / "in")
+    with monkeypatch.context() as patch:
+        Count(patch, stop_at=4)
+        with pytest.raises(KeyboardInterrupt):
+            run(trained, capsys, tmp_path / "out", tmp_path / "in")
+    with (tmp_path / "out" / ".predictions.jsonl").open("a") as journal:
+        journal.write('{"key": "what a kill leaves')
+    count = Count(monkeypatch)
+    assert run(trained, capsys, tmp_path / "out", tmp_path / "in") == (0, [])
+    assert count.calls == 2
+    assert predictions(tmp_path / "out") == predictions(tmp_path / "whole")
+    assert drawings(tmp_path / "out") == drawings(tmp_path / "whole")
+
+
+def test_what_has_changed_is_predicted_again(trained, capsys, tmp_path, monkeypatch):
+    images(tmp_path / "in", 4)
+    run(trained, capsys, tmp_path / "out", tmp_path / "in")
+    (tmp_path / "out" / "0.png").unlink()
+    save(tmp_path / "in" / "1.png", photo())
+    images(tmp_path / "in", 1, first=4)
+    count = Count(monkeypatch)
+    run(trained, capsys, tmp_path / "out", tmp_path / "in")
+    assert count.calls == 3
+    run(trained, capsys, tmp_path / "out", tmp_path / "in", threshold=0.3)
+    assert count.calls == 3 + 5, "with other options everything is"
+    assert all(entry["score"] >= 0.3 for entry in predictions(tmp_path / "out"))
+
+
+def video(file, frames=12):
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (96, 64))
+    for i in range(frames):
+        writer.write(np.random.default_rng(i).integers(0, 255, (64, 96, 3), dtype=np.uint8))
+    writer.release()
+    return file
+
+
+def num_frames(file):
+    capture, number = cv2.VideoCapture(str(file)), 0
+    while capture.grab():
+        number += 1
+    return number
+
+
+def test_a_video_is_drawn_frame_by_frame_and_goes_on_where_it_was_stopped(trained, capsys, tmp_path, monkeypatch):
+    walk, image = video(tmp_path / "walk.avi"), images(tmp_path / "in", 1)[0]
+    with monkeypatch.context() as patch:
+        Count(patch, stop_at=6)
+        with pytest.raises(KeyboardInterrupt):
+            run(trained, capsys, tmp_path / "out", walk, image)
+    count = Count(monkeypatch)
+    assert run(trained, capsys, tmp_path / "out", walk, image) == (0, [])
+    assert count.calls == 13 - 5
+    assert drawings(tmp_path / "out") == ["0.png", "walk.mp4"]
+    assert num_frames(tmp_path / "out" / "walk.mp4") == 12
+    entries = predictions(tmp_path / "out")
+    assert {entry["image_id"] for entry in entries} == set(range(1, 14))
+    assert {entry["file_name"] for entry in entries} == {str(image), *(f"{walk}#{i}" for i in range(12))}
+    run(trained, capsys, tmp_path / "out", walk, image)
+    assert count.calls == 13 - 5, "all of it was there"
+
+
+def test_what_there_is_of_a_truncated_video_is_predicted(trained, capsys, tmp_path):
+    walk = video(tmp_path / "walk.avi")
+    walk.write_bytes(walk.read_bytes()[: walk.stat().st_size // 2])
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    status, errors = run(trained, capsys, tmp_path / "out", tmp_path / "none.mp4", walk)
+    assert status == 1
+    frames = num_frames(tmp_path / "out" / "walk.mp4")
+    assert 3 < frames < 9
+    assert f"{walk}: it is truncated: {frames} of 12 frames can be read" in errors
+    assert any(line.startswith(f"{tmp_path}/none.mp4: cannot be read (ValueError: OpenCV finds no") for line in errors)
+    assert len({entry["image_id"] for entry in predictions(tmp_path / "out")}) == frames
+
+
+def test_a_coco_json_gives_its_ids(trained, capsys, tmp_path):
+    images(tmp_path / "in", 2)
+    records = [{"id": 70, "file_name": "1.png"}, {"id": 5, "file_name": "0.png"}, {"id": 6, "file_name": "gone.png"}]
+    categories = [{"id": 9, "name": "b"}, {"id": 4, "name": "a"}]
+    coco = tmp_path / "some.json"
+    coco.write_text(json.dumps({"images": records, "categories": categories}))
+    with pytest.raises(UserError, match=r"none of its 3 images is in .*; add --images FOLDER"):
+        run(trained, capsys, tmp_path / "out", coco)
+    coco = coco.rename(tmp_path / "in" / "some.json")
+    extra = images(tmp_path / "more", 1, first=2)[0]
+    status, errors = run(trained, capsys, tmp_path / "out", coco, extra)
+    assert status == 1
+    assert errors[0].startswith(f"{tmp_path}/in/gone.png: cannot be read (FileNotFoundError")
+    entries = predictions(tmp_path / "out")
+    ids = {entry["file_name"]: entry["image_id"] for entry in entries}
+    assert ids == {f"{tmp_path}/in/0.png": 5, f"{tmp_path}/in/1.png": 70, str(extra): 71}
+    assert {entry["category_id"] for entry in entries} <= {4, 9}

@@ -139,6 +139,23 @@ def test_the_saved_config_alone_evaluates(place, trained):
     assert table(output) == table(trained)
 
 
+def test_prediction_finds_what_the_evaluation_finds(place, trained):
+    place.run(
+        *("-m", "libra_d2.cli", "predict", "--config-file", "whole/config.yaml", "--input", "val/annotations.json"),
+        *("--images", "val/images", "--output", "predicted", "--confidence-threshold", 0.05),
+        *("--opts", "MODEL.WEIGHTS", "whole/model_final.pth"),
+    )
+    files = ("predicted/predictions.json", "whole/inference/coco_instances_results.json")
+    predicted, evaluated = (json.loads((place.folder / file).read_text()) for file in files)
+    ids = {0: 3, 1: 7, 2: 11}  # where Detectron2 converts the data set, its results number the classes from 0
+    for entry in evaluated:
+        entry["category_id"] = ids.get(entry["category_id"], entry["category_id"])
+    assert len(predicted)
+    for entry in predicted:
+        assert entry.pop("file_name") == f"val/images/{entry['image_id']:03d}.png"
+    assert predicted == sorted(evaluated, key=lambda entry: entry["image_id"])
+
+
 def test_the_saved_config_serves_default_predictor(place, trained):
     cfg = get_cfg()
     cfg.merge_from_file(str(place.folder / "whole" / "config.yaml"))
@@ -166,10 +183,10 @@ def test_the_saved_config_serves_the_demo(place, trained):
         *("--output", "drawn", "--confidence-threshold", "0.0", "--opts", "MODEL.WEIGHTS", "whole/model_final.pth"),
     )
     drawn = place.folder / "drawn"
-    assert sorted(p.name for p in drawn.iterdir()) == ["001.png", "001_2.png", "002.png"]
-    assert re.search(r"val/images/001.png: [1-9]\d* detections, drawn in drawn/001.png", output)
+    assert sorted(p.name for p in drawn.glob("*.png")) == ["001.png", "001_2.png", "002.png"]
+    assert re.search(r"val/images/001.png: [1-9]\d* detections, drawn in drawn/001_2.png", output)
     before = read_image(str(place.folder / "val" / "images" / "001.png"), "RGB")
-    after = read_image(str(drawn / "001.png"), "RGB")
+    after = read_image(str(drawn / "001_2.png"), "RGB")
     assert before.shape == after.shape
     assert (before != after).any()
 
@@ -181,7 +198,7 @@ DEMO = ["--config-file", "whole/config.yaml", "--input", "val/images/001.png", "
     ("args", "expected"),
     [
         (DEMO, "is not this detector after training, it lacks"),
-        (["--webcam"], "--webcam: this demo reads images only"),
+        (["--webcam"], "--webcam: expected files"),
     ],
 )
 def test_the_demo_says_in_one_line_what_is_wrong(args, expected, place, trained):

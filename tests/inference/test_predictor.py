@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import read_image
-from detectron2.modeling import build_model
+from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
 from PIL import Image
 
 from libra_d2.checkpoint.safe_tensors import safetensors_bytes
@@ -174,3 +175,26 @@ class TestHostileFiles:
         with pytest.raises(UserError, match=r"'(posix|nt).mkdir', which is not run"):
             build_predictor(small_cfg(CONFIG, "MODEL.WEIGHTS", str(file)))
         assert not (tmp_path / "was_run").exists()
+
+
+def test_augmented_prediction_is_that_of_the_evaluation(tmp_path):
+    opts = ("TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (48, 64), "INPUT.FORMAT", "RGB")
+    cfg = save(tmp_path, lambda state: state, *opts, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    record = {"file_name": str(tmp_path / "image.png"), "height": 50, "width": 70}
+    with torch.no_grad():
+        expected = GeneralizedRCNNWithTTA(cfg, load_trained(cfg))([DatasetMapper(cfg, is_train=False)(record)])[0]
+    found = build_predictor(cfg)(read_image(str(tmp_path / "image.png"), "BGR"))
+    assert len(found["instances"])
+    torch.testing.assert_close(found["instances"].pred_boxes.tensor, expected["instances"].pred_boxes.tensor)
+    torch.testing.assert_close(found["instances"].scores, expected["instances"].scores)
+    cfg.TEST.AUG.ENABLED = False
+    plain_scores = build_predictor(cfg)(pixels)["instances"].scores
+    assert not torch.equal(plain_scores, found["instances"].scores)
+
+
+def test_augmented_prediction_that_cannot_be_is_refused(tmp_path):
+    cfg = small_cfg("libra_retinanet_R_50_FPN_1x.yaml", "TEST.AUG.ENABLED", True)
+    with pytest.raises(UserError, match="TEST.AUG.ENABLED: expected False: .* got True with LibraRetinaNet"):
+        build_predictor(cfg)
