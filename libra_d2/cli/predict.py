@@ -5,6 +5,7 @@ example:
       --opts MODEL.WEIGHTS output/model_final.pth
 
 Stopped, and started again with the same arguments, it goes on where it was. What cannot be read is listed at the end.
+Under torchrun (torchrun --nproc-per-node 4 demo.py ...) the ranks share the images; the result is the same.
 TEST.AUG.ENABLED True predicts with Detectron2's test-time augmentation.
 """
 
@@ -15,16 +16,22 @@ import sys
 import tqdm
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from PIL import Image
 
 from libra_d2.checks import FileError, UserError
 from libra_d2.data.class_names import thing_classes
+from libra_d2.engine.launch import launch
+from libra_d2.engine.output_dir import show_tracebacks
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor
 from libra_d2.inference.drawing import Drawer, NotDrawn
 from libra_d2.inference.inputs import IMAGE_SUFFIXES, ImageFile, Video, list_inputs
 from libra_d2.inference.results import Journal, category_ids, coco_results, fingerprint, write_predictions
+
+#: seconds that a rank waits for the others, which may have long videos
+_NO_LIMIT = 30 * 24 * 3600
 
 
 class _FilesOnly(argparse.Action):
@@ -61,20 +68,14 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 def run(args) -> int:
     for name in ("fvcore", "libra_d2", "detectron2"):
         setup_logger(name=name)
+        show_tracebacks(name, False)
     keys = ("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
     cfg = setup(args, overrides=[item for key in keys for item in (key, args.confidence_threshold)])
     inputs = list_inputs(args.input, getattr(args, "images", ""))
     names = output_names(inputs, args.output)
-    predictor, metadata = build_predictor(cfg), metadata_of(cfg)
-    is_folder = os.path.isdir(args.output)
-    with Journal(args.output if is_folder else None, fingerprint(cfg)) as journal:
-        if len(journal):
-            print(f"{args.output} has {len(journal)} predictions of these weights and options: those are taken over")
-        found, faults = _predict_all(Drawer(predictor, metadata, journal), inputs, names)
-    if is_folder:
-        jsons = [item for item in args.input if item.lower().endswith(".json")]
-        ids = category_ids(jsons, metadata)
-        write_predictions(args.output, coco_results(inputs, found, ids), ids, metadata.get("thing_classes", []))
+    alone = argparse.Namespace(num_gpus=1, num_machines=1, machine_rank=0, dist_url="", dist_timeout=_NO_LIMIT)
+    faults = []
+    launch(_on_each_rank, args, cfg, inputs, names, faults, run=alone, device=cfg.MODEL.DEVICE)
     for path, fault in faults:
         print(f"{path}: {fault}", file=sys.stderr)
     if faults:
@@ -82,11 +83,30 @@ def run(args) -> int:
     return 1 if faults else 0
 
 
+def _on_each_rank(args, cfg: CfgNode, inputs: list, names: list[str], faults: list) -> None:
+    """Predicts on this rank's share, and writes the results of all; ``faults`` of all are known to the main one."""
+    predictor, metadata = build_predictor(cfg), metadata_of(cfg)
+    is_folder = os.path.isdir(args.output)
+    share = slice(comm.get_rank(), None, comm.get_world_size())
+    with Journal(args.output if is_folder else None, fingerprint(cfg)) as journal:
+        if len(journal) and comm.is_main_process():
+            print(f"{args.output} has {len(journal)} predictions of these weights and options: those are taken over")
+        shares = comm.gather(_predict_all(Drawer(predictor, metadata, journal), inputs[share], names[share]))
+    if not comm.is_main_process():
+        return
+    found = {key: detections for of_rank, _ in shares for key, detections in of_rank.items()}
+    faults += sorted(fault for _, of_rank in shares for fault in of_rank)
+    if is_folder:
+        jsons = [item for item in args.input if item.lower().endswith(".json")]
+        ids = category_ids(jsons, metadata)
+        write_predictions(args.output, coco_results(inputs, found, ids), ids, metadata.get("thing_classes", []))
+
+
 def _predict_all(drawer: Drawer, inputs: list, names: list[str]) -> tuple[dict, list[tuple[str, str]]]:
     """({(path, number of the frame or None): detections}, [(path, what is wrong)])."""
     found, faults = {}, []
     total = sum(item.num_frames() if isinstance(item, Video) else 1 for item in inputs)
-    with tqdm.tqdm(total=total, disable=total < 2 or None) as bar:
+    with tqdm.tqdm(total=total, disable=total < 2 or not comm.is_main_process() or None) as bar:
         for item, name in zip(inputs, names, strict=True):
             try:
                 if isinstance(item, Video):

@@ -13,6 +13,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 
+from libra_d2.data.random_state import preserved_rng, seed_cpu
 from libra_d2.inference.inputs import ImageFile, Video, VideoReader
 from libra_d2.inference.results import Journal, stamp_of
 
@@ -100,7 +101,8 @@ class Drawer:
         with _step(f"nothing can be predicted on its {width} x {height} pixels"):
             instances = self._predictor(image)["instances"].to("cpu")
             detections = instances_to_coco_json(instances, None)
-        with _step("its detections cannot be drawn"):
+        with _step("its detections cannot be drawn"), preserved_rng():
+            seed_cpu(0)  # Detectron2 draws the colours
             visualizer = Visualizer(image[:, :, ::-1], self._metadata, instance_mode=ColorMode.IMAGE)
             drawn = visualizer.draw_instance_predictions(instances).get_image()
         with _step(f"cannot be written to {drawing}"):

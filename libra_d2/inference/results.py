@@ -7,11 +7,12 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
+from detectron2.utils import comm
 
 from libra_d2.checkpoint.atomic import atomic_write
 from libra_d2.checks import UserError
@@ -39,6 +40,8 @@ def stamp_of(path: str) -> str:
 class Journal:
     """What was predicted, a line each, as soon as it is drawn; a run that is killed leaves whole lines.
 
+    Each rank writes a file of its own and reads those of all; all ranks have to make one at the same time.
+
     Args:
         folder: where it is kept; None: nowhere.
         fingerprint: predictions of a journal with another one are forgotten.
@@ -47,15 +50,22 @@ class Journal:
         FileError: nothing can be written there.
     """
 
-    NAME = ".predictions.jsonl"
-
     def __init__(self, folder: str | os.PathLike | None, fingerprint: str):
-        file = Path(folder, self.NAME) if folder is not None else Path(os.devnull)
-        self._records = _read(file, fingerprint)
+        self._records: dict[str, dict] = {}
+        file = Path(folder, f".predictions.rank{comm.get_rank()}.jsonl") if folder is not None else Path(os.devnull)
         if folder is not None:
-            with atomic_write(file, text=True) as f:
-                for line in ({"fingerprint": fingerprint}, *self._records.values()):
-                    f.write(json.dumps(line) + "\n")
+            old = sorted(Path(folder).glob(".predictions.rank*.jsonl"))
+            for journal in old:
+                self._records.update(_read(journal, fingerprint))
+            comm.synchronize()
+            if comm.is_main_process():
+                _write(file, fingerprint, self._records.values())
+            comm.synchronize()  # what the others had is safe
+            if not comm.is_main_process():
+                _write(file, fingerprint)
+            elif comm.get_world_size() == 1:
+                for journal in set(old) - {file}:
+                    journal.unlink()
         self._file = open(file, "a", encoding="utf-8")  # noqa: SIM115
 
     def __enter__(self) -> Journal:
@@ -83,6 +93,12 @@ class Journal:
         self._records[key] = record
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+
+
+def _write(file: Path, fingerprint: str, records: Iterable[dict] = ()) -> None:
+    with atomic_write(file, text=True) as f:
+        for line in ({"fingerprint": fingerprint}, *records):
+            f.write(json.dumps(line) + "\n")
 
 
 def _read(file: Path, fingerprint: str) -> dict[str, dict]:

@@ -175,6 +175,8 @@ def test_neither_order_nor_repetition_of_the_inputs_matters(trained, capsys, tmp
     run(trained, capsys, tmp_path / "two", files[2], tmp_path / "in", files[0])
     assert len(predictions(tmp_path / "one"))
     assert predictions(tmp_path / "one") == predictions(tmp_path / "two")
+    for name in drawings(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_it_goes_on_where_it_was_stopped(trained, capsys, tmp_path, monkeypatch):
@@ -184,7 +186,7 @@ def test_it_goes_on_where_it_was_stopped(trained, capsys, tmp_path, monkeypatch)
         Count(patch, stop_at=4)
         with pytest.raises(KeyboardInterrupt):
             run(trained, capsys, tmp_path / "out", tmp_path / "in")
-    with (tmp_path / "out" / ".predictions.jsonl").open("a") as journal:
+    with (tmp_path / "out" / ".predictions.rank0.jsonl").open("a") as journal:
         journal.write('{"key": "what a kill leaves')
     count = Count(monkeypatch)
     assert run(trained, capsys, tmp_path / "out", tmp_path / "in") == (0, [])

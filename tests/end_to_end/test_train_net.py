@@ -156,6 +156,19 @@ def test_prediction_finds_what_the_evaluation_finds(place, trained):
     assert predicted == sorted(evaluated, key=lambda entry: entry["image_id"])
 
 
+def test_two_ranks_predict_what_one_does(place, trained):
+    command = ["--config-file", "whole/config.yaml", "--input", "train/images", "--confidence-threshold", 0.05]
+    weights = ["--opts", "MODEL.WEIGHTS", "whole/model_final.pth"]
+    place.run(ROOT / "demo.py", *command, "--output", "by_one", *weights)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", ROOT / "demo.py"]
+    place.run(*torchrun, *command, "--output", "by_two", *weights)
+    for name in ("predictions.json", "predictions.csv", *(f"00{i}.png" for i in range(1, 9))):
+        assert (place.folder / "by_one" / name).read_bytes() == (place.folder / "by_two" / name).read_bytes()
+    assert all(len(file.read_text().splitlines()) == 1 + 4 for file in (place.folder / "by_two").glob(".pred*.jsonl"))
+    output = place.run(ROOT / "demo.py", *command, "--output", "by_two", *weights)
+    assert "by_two has 8 predictions of these weights and options" in output
+
+
 def test_the_saved_config_serves_default_predictor(place, trained):
     cfg = get_cfg()
     cfg.merge_from_file(str(place.folder / "whole" / "config.yaml"))
