@@ -97,4 +97,9 @@ def balanced_l1_options(cfg) -> dict:
 @BOX_LOSS_REGISTRY.register()
 def balanced_l1(cfg) -> BoxLoss:
     """:func:`balanced_l1_loss` as ``MODEL.LIBRA.BALANCED_L1`` says."""
-    return functools.partial(balanced_l1_loss, **balanced_l1_options(cfg))
+    return balanced_l1_of(**balanced_l1_options(cfg))
+
+
+def balanced_l1_of(**options) -> BoxLoss:
+    """:func:`balanced_l1_loss` with these keyword arguments, as the ``box_loss`` of a model; for LazyConfigs."""
+    return functools.partial(balanced_l1_loss, **options)

@@ -1,5 +1,7 @@
 """The samplers of Libra R-CNN (section 3.1)."""
 
+from detectron2.config import configurable
+
 from libra_d2 import ops
 from libra_d2.checks import UserError, choice, number
 from libra_d2.modeling.box_sampler import BOX_SAMPLER_REGISTRY, Sample
@@ -27,7 +29,17 @@ def highest_negative_iou(thresholds: list[float], labels: list[int], key: str) -
 class BalancedSampler:
     """IoU-balanced negatives and instance-balanced positives (Libra R-CNN, section 3.1), each switched by its key."""
 
-    def __init__(self, cfg):
+    @configurable
+    def __init__(self, **options):
+        """
+        Args:
+            options: ``num_samples``, ``positive_fraction`` and keyword arguments of
+                :func:`libra_d2.ops.bucketed_sample`.
+        """
+        self.options = options
+
+    @classmethod
+    def from_config(cls, cfg):
         heads, key = cfg.MODEL.ROI_HEADS, "MODEL.LIBRA.SAMPLER"
         bin_upper = choice(cfg, f"{key}.BIN_UPPER", ("threshold", "max_all", "max_neg"))
         floor_thr = number(cfg, f"{key}.FLOOR_THR", "-1 or a number in [0, 1)", lambda x: x == -1 or 0 <= x < 1)
@@ -37,7 +49,7 @@ class BalancedSampler:
             number(cfg, f"{key}.FLOOR_THR", f"less than the highest negative IoU {bin_upper}", lambda x: x < bin_upper)
         elif bin_upper == "threshold":
             bin_upper = "max_neg"  # random sampling has no bins
-        self.options = {
+        return {
             "num_samples": heads.BATCH_SIZE_PER_IMAGE,
             "positive_fraction": heads.POSITIVE_FRACTION,
             "positive": choice(cfg, f"{key}.POSITIVE", POSITIVE),

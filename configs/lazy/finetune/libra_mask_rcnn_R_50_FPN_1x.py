@@ -1,0 +1,4 @@
+from ..libra_mask_rcnn_R_50_FPN_1x import model
+
+recipe = "finetune/libra_mask_rcnn_R_50_FPN_1x.yaml"
+model.backbone.init = "identity"  # start exactly at the checkpoint's own detections

@@ -1,0 +1,9 @@
+from detectron2 import model_zoo
+
+from libra_d2.modeling import LibraROIHeads
+
+from .common.libra import to_libra_rcnn
+
+recipe = "libra_mask_rcnn_R_50_FPN_1x.yaml"  # data, schedule and evaluation
+model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+to_libra_rcnn(model, LibraROIHeads)
