@@ -9,7 +9,7 @@ CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulato
 FUZZ_EXAMPLES ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-wheel test-portable fuzz lint format dist gpu-check clean distclean
+.PHONY: help setup quickstart test test-wheel test-portable fuzz lint format dist bench-guard gpu-check clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: setup ## put the Python, C++ and CUDA files into the project's format
 
 dist: setup ## build the sdist and the wheel of the last commit, and check them
 	@$(PY) tools/make_dist.py
+
+bench-guard: setup ## count the instructions of the CPU core with Valgrind, beside benchmarks/instructions.csv
+	@$(PY) benchmarks/instructions.py
 
 gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has
 	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
