@@ -19,11 +19,12 @@ from pathlib import Path
 
 import torch
 from detectron2.data import DatasetCatalog, build_detection_test_loader
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, ProposalNetwork
+from detectron2.modeling import GeneralizedRCNN, ProposalNetwork
 from detectron2.structures import BoxMode
 
 from libra_d2.checkpoint.atomic import atomic_write
 from libra_d2.checks import FileError, UserError
+from libra_d2.config.lazy import meta_architecture
 from libra_d2.data.proposals import write_npz
 from libra_d2.engine.setup import setup
 from libra_d2.inference import load_trained
@@ -66,9 +67,9 @@ def load_rpn(cfg) -> ProposalNetwork:
     """
     if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
         raise UserError("expected the config of a model with an RPN, got one that reads proposals from a file")
-    meta_arch = cfg.MODEL.META_ARCHITECTURE
-    if not issubclass(META_ARCH_REGISTRY.get(meta_arch), GeneralizedRCNN | ProposalNetwork):
-        raise UserError(f"MODEL.META_ARCHITECTURE: expected a model with an RPN, got {meta_arch}")
+    meta_arch = meta_architecture(cfg)
+    if not issubclass(meta_arch, GeneralizedRCNN | ProposalNetwork):
+        raise UserError(f"MODEL.META_ARCHITECTURE: expected a model with an RPN, got {meta_arch.__name__}")
     model = load_trained(cfg, parts=("backbone.", "proposal_generator."))
     network = ProposalNetwork(
         backbone=model.backbone,

@@ -83,10 +83,16 @@ def _train_or_evaluate(args, cfg):
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
     logging.getLogger("libra_d2").info(
-        f"Try it: libra-d2 predict --config-file {cfg.OUTPUT_DIR}/config.yaml --input IMAGE --output FOLDER "
-        f"--opts MODEL.WEIGHTS {cfg.OUTPUT_DIR}/model_final.pth"
+        f"Try it: libra-d2 predict --config-file {cfg.MODEL.LIBRA.LAZY.FILE or f'{cfg.OUTPUT_DIR}/config.yaml'} "
+        f"--input IMAGE --output FOLDER --opts MODEL.WEIGHTS {cfg.OUTPUT_DIR}/{_best_or_last(cfg)}"
     )
     return results
+
+
+def _best_or_last(cfg) -> str:
+    best = "model_best.pth"
+    is_kept = cfg.MODEL.LIBRA.TRAIN.BEST_METRIC and os.path.exists(os.path.join(cfg.OUTPUT_DIR, best))
+    return best if is_kept else "model_final.pth"
 
 
 def _evaluate(cfg, model) -> dict:

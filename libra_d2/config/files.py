@@ -18,6 +18,8 @@ require_detectron2()
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
+from libra_d2.config.lazy import describe, load_lazy, trust
+
 
 def config_folder() -> Path:
     """Where the configs lie: inside the installed package, or beside it in a checkout."""
@@ -29,14 +31,16 @@ def config_folder() -> Path:
 def config_names() -> list[str]:
     """What :func:`get_config_file` takes, such as "finetune/libra_faster_rcnn_R_50_FPN_1x.yaml"."""
     folder = config_folder()
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    paths = [*folder.rglob("*.yaml"), *(folder / "lazy").rglob("libra_*.py")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def get_config_file(name: str) -> str:
     """The path of a config that comes with libra_d2.
 
     Args:
-        name: relative to ``configs/``, with or without that folder and with or without ".yaml".
+        name: relative to ``configs/``, with or without that folder and with or without ".yaml". LazyConfigs, in lazy/,
+            end in ".py".
 
     Raises:
         UserError: there is none of that name; the message lists near ones.
@@ -60,13 +64,15 @@ def find_config_file(path_or_name: str) -> str:
 
 
 def _find(name: str) -> str | None:
-    wanted = name.removeprefix("configs/").removesuffix(".yaml") + ".yaml"
+    wanted = name.removeprefix("configs/").removesuffix(".yaml")
+    wanted += "" if wanted.endswith(".py") else ".yaml"
     return str(config_folder() / wanted) if wanted in config_names() else None
 
 
 def _near_configs(name: str) -> str:
-    stems = {known.removesuffix(".yaml").rpartition("/")[2]: known for known in config_names()}
-    stem = name.removesuffix(".yaml").rpartition("/")[2]
+    suffix = ".py" if name.endswith(".py") else ".yaml"
+    stems = {known.removesuffix(suffix).rpartition("/")[2]: known for known in config_names() if known.endswith(suffix)}
+    stem = name.removesuffix(suffix).rpartition("/")[2]
     return did_you_mean(stems[near] for near in difflib.get_close_matches(stem, stems))
 
 
@@ -77,11 +83,14 @@ def did_you_mean(near: Iterable[str]) -> str:
 
 
 def load_config(config_file: str, opts: Sequence[str]) -> CfgNode:
-    """The libra_d2 config with a yaml file and ``KEY VALUE`` pairs merged into it.
+    """The libra_d2 config with a file and ``KEY VALUE`` pairs merged into it.
+
+    A LazyConfig, which is Python and is run, gives the model; the rest is that of its ``recipe``.
 
     Args:
         config_file: a path, or a name that :func:`get_config_file` takes, or "".
-        opts: keys and values in turn, e.g. ``["MODEL.DEVICE", "cpu"]``.
+        opts: keys and values in turn, e.g. ``["MODEL.DEVICE", "cpu"]``; of a LazyConfig also of its model, e.g.
+            ``["model.backbone.refine_type", "conv"]``.
 
     Raises:
         UserError: an unreadable file, an unknown key, a value of the wrong type, or a device that is not there.
@@ -89,8 +98,13 @@ def load_config(config_file: str, opts: Sequence[str]) -> CfgNode:
     cfg = get_cfg()
     if config_file:
         config_file = find_config_file(config_file)
-        with _reported(cfg, f"{config_file}: "):
-            _merge_file(cfg, config_file)
+        if config_file.endswith(".py"):
+            opts = _merge_lazy(cfg, config_file, opts)
+        else:
+            with _reported(cfg, f"{config_file}: "):
+                _merge_file(cfg, config_file)
+            if file := cfg.MODEL.LIBRA.LAZY.FILE:
+                raise UserError(f"{config_file}: its model is that of a LazyConfig: use --config-file {file} instead")
     if opts:
         flags = [opt for opt in opts[::2] if opt.startswith("--")]
         if flags:
@@ -102,6 +116,20 @@ def load_config(config_file: str, opts: Sequence[str]) -> CfgNode:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but no CUDA device is visible: add MODEL.DEVICE cpu")
     return cfg
+
+
+def _merge_lazy(cfg: CfgNode, file: str, opts: Sequence[str]) -> list[str]:
+    """Merges a LazyConfig and what ``opts`` say about its model; returns the other ``opts``."""
+    pairs = [opts[i : i + 2] for i in range(0, len(opts), 2)]
+    overrides = ["=".join(map(str, pair)) for pair in pairs if len(pair) == 2 and pair[0].startswith("model.")]
+    trust(file)
+    model, recipe = load_lazy(file, overrides)
+    if recipe:
+        with _reported(cfg, f"{file}: "):
+            _merge_file(cfg, find_config_file(recipe))
+    describe(model, cfg)
+    cfg.MODEL.LIBRA.LAZY.FILE, cfg.MODEL.LIBRA.LAZY.OVERRIDES = os.path.abspath(file), overrides
+    return [item for pair in pairs for item in pair if len(pair) < 2 or not pair[0].startswith("model.")]
 
 
 def _merge_file(cfg: CfgNode, file: str) -> None:

@@ -153,6 +153,14 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
         Key("INPUT.VERTICAL_FLIP", False, "Flip vertically with probability 0.5, besides what `RANDOM_FLIP` does."),
     ),
+    "LazyConfig: `--config-file FILE.py` fills these in": (
+        Key(
+            "MODEL.LIBRA.LAZY.FILE",
+            "",
+            "Detectron2's Python config whose `model` is built by the meta-architecture `LazyModel`.",
+        ),
+        Key("MODEL.LIBRA.LAZY.OVERRIDES", [], "What `model.a.b VALUE` on the command line changed in it."),
+    ),
     "While it trains": (
         Key(
             "MODEL.LIBRA.TRAIN.BEST_METRIC",
@@ -193,7 +201,8 @@ def add_libra_config(cfg: CfgNode) -> None:
     require_detectron2()
     from detectron2.config import CfgNode
 
-    import libra_d2.modeling  # noqa: F401  (fills Detectron2's registries)
+    import libra_d2.config.lazy  # noqa: F401  (both fill Detectron2's registries)
+    import libra_d2.modeling  # noqa: F401
 
     if "LIBRA" in cfg.MODEL:
         return

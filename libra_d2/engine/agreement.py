@@ -37,13 +37,15 @@ def fingerprints(cfg: CfgNode) -> dict[str, str]:
     """Hashes of what has to be the same on every rank, by its name."""
     comparable = cfg.clone()
     comparable.defrost()
-    comparable.OUTPUT_DIR = ""
+    comparable.OUTPUT_DIR = comparable.MODEL.LIBRA.LAZY.FILE = ""
     data = cfg.MODEL.LIBRA.DATA
     for key in _OF_A_HOST:
         comparable.MODEL.LIBRA.DATA[key] = bool(data[key])
     files = [Path(data[key]) for key in ("TRAIN_JSON", "VAL_JSON") if data[key]]
+    lazy = [Path(file) for file in (cfg.MODEL.LIBRA.LAZY.FILE,) if file]
     return {
         "config": _digest([comparable.dump().encode()]),
+        "LazyConfig": _digest(file.read_bytes() for file in lazy),
         "annotations": _digest(file.read_bytes() for file in files),
         "libra_d2": _digest(path.read_bytes() for path in sorted(Path(libra_d2.__path__[0]).rglob("*.py"))),
         "version of torch": torch.__version__,

@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from libra_d2.checkpoint.saved_classes import newest_checkpoint, saved_class_names
 from libra_d2.config.files import given_keys, load_config
 from libra_d2.config.keys import add_libra_config
+from libra_d2.config.lazy import trust
 from libra_d2.data import check_datasets, check_paths, complete_config, register_datasets
 from libra_d2.data.class_names import TrainedClasses
 from libra_d2.data.proposals import check_proposal_files
@@ -54,4 +55,6 @@ def _trained_classes(cfg: CfgNode, resume: bool, any_classes: bool) -> TrainedCl
 def enter_process(cfg: CfgNode) -> None:
     """Fills the registries of a process that a launcher started: it gets the config, but not what was registered."""
     add_libra_config(cfg)
+    if cfg.MODEL.LIBRA.LAZY.FILE:
+        trust(cfg.MODEL.LIBRA.LAZY.FILE)
     register_datasets(cfg)

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.engine import DefaultPredictor
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, GeneralizedRCNNWithTTA, build_model
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, build_model
 from detectron2.modeling.test_time_augmentation import DatasetMapperTTA
 from PIL import Image
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from libra_d2.checkpoint import LibraCheckpointer, summary
 from libra_d2.checkpoint.saved_classes import class_names_in
 from libra_d2.checks import UserError, choice
+from libra_d2.config.lazy import meta_architecture
 
 # what detectron2.data.detection_utils.read_image can make of an image besides BGR and RGB
 _CONVERTED = ("L", "YUV-BT.601")
@@ -58,13 +59,13 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
 
 def check_augmented_test(cfg: CfgNode) -> None:
     """Raises UserError where Detectron2's test-time augmentation is asked for and cannot do this model."""
-    meta_arch = cfg.MODEL.META_ARCHITECTURE
     if not cfg.TEST.AUG.ENABLED:
         return
-    if not issubclass(META_ARCH_REGISTRY.get(meta_arch), GeneralizedRCNN) or cfg.MODEL.LOAD_PROPOSALS:
+    meta_arch = meta_architecture(cfg)
+    if not issubclass(meta_arch, GeneralizedRCNN) or cfg.MODEL.LOAD_PROPOSALS:
         raise UserError(
             "TEST.AUG.ENABLED: expected False: Detectron2's test-time augmentation is for R-CNNs that make their own "
-            f"proposals, got True with {meta_arch} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
+            f"proposals, got True with {meta_arch.__name__} and MODEL.LOAD_PROPOSALS {cfg.MODEL.LOAD_PROPOSALS}"
         )
 
 
