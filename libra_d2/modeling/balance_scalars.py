@@ -94,7 +94,7 @@ def log_attention(storage: EventStorage, query: Tensor, key: Tensor, scale: floa
 
 
 def log_box_loss(storage: EventStorage, box_loss, pred: Tensor, target: Tensor) -> None:
-    """``balance/box_loss/accurate_share``: which share of the box loss's gradient comes from errors below 1.
+    """``balance/box_gradient/accurate_share``: which share of the box loss's gradient comes from errors below 1.
 
     Args:
         box_loss: of deltas, float [P, 4] each, as in ``BOX_LOSS_REGISTRY``.
@@ -106,4 +106,4 @@ def log_box_loss(storage: EventStorage, box_loss, pred: Tensor, target: Tensor) 
     gradient, is_accurate = gradient.abs(), (leaf.detach() - target).abs() < _LARGEST_ERROR
     if len(pred):
         share = (gradient * is_accurate).sum() / gradient.sum().clamp(min=torch.finfo(gradient.dtype).tiny)
-        storage.put_scalar("balance/box_loss/accurate_share", share.item(), smoothing_hint=False)
+        storage.put_scalar("balance/box_gradient/accurate_share", share.item(), smoothing_hint=False)

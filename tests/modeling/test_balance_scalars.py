@@ -57,7 +57,7 @@ def test_the_accurate_share_of_the_box_losss_gradient():
     with EventStorage() as storage:
         balance_scalars.log_box_loss(storage, balanced_l1_loss, pred, target)
     small = 0.5 * torch.log1p(torch.expm1(torch.tensor(3.0)) * 0.5).item()
-    assert latest(storage)["box_loss/accurate_share"] == pytest.approx(small / (small + 1.5))
+    assert latest(storage)["box_gradient/accurate_share"] == pytest.approx(small / (small + 1.5))
 
 
 @pytest.mark.parametrize(("size", "attended"), [(0.0, 1.0), (1e4, 1 / 54)])
@@ -88,7 +88,7 @@ def test_they_are_there_when_a_writer_writes_and_change_no_loss(architecture, st
             losses.append(model(batch()))
         names = {name.removeprefix("stage0/balance/") for name in latest(storage)}
         if iteration == balance_scalars.PERIOD - 1:
-            assert {"pyramid/gate", "pyramid/attended", "pyramid/added_p6", "box_loss/accurate_share"} <= names
+            assert {"pyramid/gate", "pyramid/attended", "pyramid/added_p6", "box_gradient/accurate_share"} <= names
             assert architecture == "retinanet" or {"positives/most", "negatives/bin2/drawn"} <= names
         else:
             assert not names
