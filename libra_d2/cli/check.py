@@ -2,7 +2,7 @@
 
 example:
   libra-d2 check annotations.json images
-  libra-d2 check annotations.json images --config-file CONFIG.yaml INPUT.MIN_SIZE_TRAIN "(1200,)"
+  libra-d2 check annotations.json images --config-file CONFIG.yaml --opts INPUT.MIN_SIZE_TRAIN "(1200,)"
 
 Exits with 1 where training would crash or learn something wrong, with 0 where there is nothing or only warnings. The
 description is for the sizes, anchors and schedule of the config, by default those of fine-tuning.
@@ -28,7 +28,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument("annotations", metavar="ANNOTATIONS.json")
     parser.add_argument("images", metavar="IMAGE_DIR")
     parser.add_argument("--config-file", default=CONFIG, metavar="FILE", help="what the data are for (%(default)s)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs that override the config")
     return parser
 
 
