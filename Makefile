@@ -46,11 +46,11 @@ dist: setup ## build the sdist and the wheel of the last commit, and check them
 bench-guard: setup ## count the instructions of the CPU core with Valgrind, beside benchmarks/instructions.csv
 	@$(PY) benchmarks/instructions.py
 
-gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has
-	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py
+gpu-check: ## check the CUDA half on a machine with a GPU, with the torch that its Python has (PARTS=results: that alone)
+	@python3 tools/setup_env.py --venv .venv-gpu --host-torch && .venv-gpu/bin/python tools/gpu_check.py $(if $(PARTS),--part $(PARTS))
 
 clean: ## remove what was built and trained
 	rm -rf build dist output .pytest_cache .ruff_cache .hypothesis *.egg-info libra_d2/_core_*.so libra_d2/_core_build.json
 
 distclean: clean ## remove the virtual environments and the downloads, too
-	rm -rf $(VENV) .venv-gpu .cache
+	rm -rf $(VENV) .venv-gpu .venv-torch-* .cache

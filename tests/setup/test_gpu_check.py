@@ -19,9 +19,7 @@ def gpu_check(monkeypatch):
     monkeypatch.setattr(ops, "has_cuda", lambda: True)
     monkeypatch.setattr(gpu_check, "table", lambda: "| no work |")
     for check in [name for name in vars(gpu_check) if name.startswith("check_")]:
-        passes = lambda: None  # noqa: E731
-        passes.__name__ = check
-        monkeypatch.setattr(gpu_check, check, passes)
+        monkeypatch.setattr(gpu_check, check, lambda *_: None)
     return gpu_check
 
 
@@ -33,6 +31,17 @@ def test_a_table_that_fails_is_a_check_that_fails(gpu_check, monkeypatch, tmp_pa
     monkeypatch.setattr(gpu_check, "table", lambda: 1 / 0)
     assert gpu_check.main() == 1
     assert capsys.readouterr().out.endswith("gpu-check: failed: timings\n")
+
+
+def test_a_part_runs_alone(gpu_check, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", "--part", "graphs", "timings"])
+    assert gpu_check.main() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "== graphs",
+        "== timings",
+        "| no work |",
+        "gpu-check: all checks passed",
+    ]
 
 
 def test_only_waits_are_counted(monkeypatch):
@@ -58,7 +67,8 @@ def test_compute_sanitizer_of_the_toolkit_watches_the_kernels(monkeypatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     commands = []
     monkeypatch.setattr(gpu_check.subprocess, "run", lambda command, **_: commands.append(command))
-    gpu_check.check_compute_sanitizer()
+    for tool in ("memcheck", "racecheck", "synccheck"):
+        gpu_check.check_compute_sanitizer(tool)
     assert {command[0] for command in commands} == {str(tmp_path / "toolkit" / "bin" / "compute-sanitizer")}
     assert [command[command.index("--tool") + 1] for command in commands] == ["memcheck", "racecheck", "synccheck"]
     assert all(command[command.index("--report-api-errors") + 1] == "no" for command in commands)
