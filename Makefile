@@ -5,11 +5,14 @@ PY     := $(VENV)/bin/python
 # two workers; a file stays on one of them, so that what its tests share is made once
 TEST_FLAGS ?= -n 2 --dist loadfile
 CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp)
+# what `make test-torch` tests with; the compiled core is for 2.10 and newer
+VERSION ?= 2.10.0
+OTHER  := .venv-torch-$(VERSION)
 # cases of each fuzz test whose case is cheap; of the others fewer
 FUZZ_EXAMPLES ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-wheel test-portable fuzz lint format dist bench-guard gpu-check clean distclean
+.PHONY: help setup quickstart test test-wheel test-portable test-torch fuzz lint format dist bench-guard gpu-check clean distclean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +31,12 @@ test-wheel: setup ## build the release of the last commit and use it where there
 
 test-portable: setup ## run the tests that compute with floats as if on lesser x86-64 processors, 1 and 2 threads (an hour)
 	@$(PY) tools/portability.py $(TEST_FLAGS)
+
+test-torch: setup ## run the tests of the ops, with the core as it is built, under another torch: VERSION=2.10.0
+	@test -x $(OTHER)/bin/python || $(PYTHON) -m venv $(OTHER)
+	@$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(VERSION) \
+	  numpy pytest hypothesis "setuptools>=77,<81" wheel pyelftools torch-abi-audit
+	@OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -rs -p no:cacheprovider tests/ops tests/cuda_emulator/test_kernels.py
 
 fuzz: setup ## try to break the readers, the json checks and the ops for minutes, with new cases
 	@OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PY) -m pytest -q $(TEST_FLAGS) --hypothesis-show-statistics tests/fuzz

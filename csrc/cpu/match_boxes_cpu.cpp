@@ -33,7 +33,7 @@ struct Matching {
   float* iou;
   int8_t* label;
   const VectorKernels& kernels = best_vector_kernels();
-  std::vector<Segment> segments;
+  std::vector<Segment> segments{};
   int64_t num_tiles = 0;
   int64_t num_pairs = 0;
 

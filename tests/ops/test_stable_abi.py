@@ -42,7 +42,7 @@ def test_libraries_that_it_needs(library):
 
 
 def test_everything_is_bound_when_it_is_loaded(library):
-    """A torch that lacks a function refuses the library; bound lazily, it would end the process at the call."""
+    """A torch that lacks a function refuses the library; bound lazily, a call of it would end the process."""
     (tag,) = library[1].get_section_by_name(".dynamic").iter_tags("DT_FLAGS")
     assert tag.entry.d_val & 0x8  # DF_BIND_NOW
 
