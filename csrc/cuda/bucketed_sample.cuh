@@ -153,49 +153,62 @@ __device__ inline void gather_rows(const SampleArgs& a, const Range& rows, bool 
   e.size = min(*counter, capacity);
 }
 
+// Where the elements come from: all boxes of one sign, in global memory where shared memory has no room.
 template <int kCapacity>
-__device__ bool choose(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image, const Range& rows, bool positive,
-                       bool listed, int64_t* out) {
-  const uint32_t population = positive ? s.counts.positives : s.counts.negatives;
-  const uint32_t wanted = positive ? s.plan.positives : s.plan.negatives;
-  Elements e{s.key, s.row, 0};
-  if (listed) {
-    const int64_t list = image * 2 + positive;
-    e.size = a.list_sizes[list];
-    const bool whole = population <= kCapacity;
-    if (e.size > kCapacity || (whole ? e.size != population : e.size < wanted)) return false;
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) {
-      e.row[i] = a.list[list * kCapacity + i];
-    }
-  } else {
-    const bool fits = population <= kCapacity;
-    if (!fits) e = Elements{a.spill_key + rows.begin, a.spill_row + rows.begin, 0};
-    const uint32_t room = fits ? kCapacity : static_cast<uint32_t>(rows.end - rows.begin);
-    gather_rows(a, rows, positive, room, &s.size, e);
-  }
+__device__ Elements all_elements(const SampleArgs& a, SelectShared<kCapacity>& s, const Range& rows, bool positive) {
+  const bool fits = (positive ? s.counts.positives : s.counts.negatives) <= kCapacity;
+  Elements e = fits ? Elements{s.key, s.row, 0} : Elements{a.spill_key + rows.begin, a.spill_row + rows.begin, 0};
+  gather_rows(a, rows, positive, fits ? kCapacity : static_cast<uint32_t>(rows.end - rows.begin), &s.size, e);
+  return e;
+}
 
-  const bool sieved = listed && population > kCapacity;
-  const uint32_t* strata = sieved ? a.strata + image * a.rule.num_strata() : nullptr;
-  const ImageView v{a, s.plan, image, rows, strata, &s.sieves, s.partial};
-  const Sieve sieve = !sieved ? open_sieve() : positive ? s.sieves.positives : s.sieves.negatives;
-  bool sure = true;
+// Or those that the sweeps listed; none where the list was cut off or cannot hold `wanted`.
+template <int kCapacity>
+__device__ Elements listed_elements(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image, bool positive,
+                                    uint32_t wanted) {
+  const uint32_t population = positive ? s.counts.positives : s.counts.negatives;
+  const int64_t list = image * 2 + positive;
+  const uint32_t size = a.list_sizes[list];
+  const bool whole = population <= kCapacity;
+  if (size > kCapacity || (whole ? size != population : size < wanted)) return Elements{s.key, s.row, 0};
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < size; i += blockDim.x) s.row[i] = a.list[list * kCapacity + i];
+  return Elements{s.key, s.row, size};
+}
+
+// Which of them are chosen. All where `wanted` is the population.
+__device__ inline bool choose(const ImageView& v, const Elements& e, bool positive, uint32_t wanted,
+                              uint32_t population) {
+  const SampleRule& rule = v.a.rule;
   if (wanted == population) {
     __syncthreads();
     for (uint32_t i = threadIdx.x; i < e.size; i += blockDim.x) e.row[i] |= kChosen;
-  } else if (positive && a.rule.instance_balanced) {
+    return true;
+  }
+  if (positive && rule.instance_balanced) {
     choose_by_instance(v, e, wanted);
-  } else if (!positive && a.rule.iou_balanced) {
-    sure = choose_by_iou(v, e);
-  } else {
-    sure = choose_at_random(v, e, wanted, sieve);
+    return true;
   }
-  if (!sure) return false;
+  if (!positive && rule.iou_balanced) return choose_by_iou(v, e);
+  const Sieve sieve = !v.strata ? open_sieve() : positive ? v.sieves->positives : v.sieves->negatives;
+  return choose_at_random(v, e, wanted, sieve);
+}
 
-  resort(e, [](uint64_t, uint32_t row) { return row & kChosen ? uint64_t{row & kRowMask} : ~uint64_t{0}; });
-  for (uint32_t i = threadIdx.x; i < min(wanted, e.size); i += blockDim.x) {
-    out[i] = e.row[i] & kRowMask;
+// Writes `wanted` indices, ascending, if the choice from these elements is right for the whole image.
+template <int kCapacity>
+__device__ bool write_choice(const SampleArgs& a, SelectShared<kCapacity>& s, int64_t image, const Range& rows,
+                             bool positive, bool listed, int64_t* out) {
+  const uint32_t population = positive ? s.counts.positives : s.counts.negatives;
+  const uint32_t wanted = positive ? s.plan.positives : s.plan.negatives;
+  const Elements e = listed ? listed_elements(a, s, image, positive, wanted) : all_elements(a, s, rows, positive);
+  if (e.size < wanted) return false;
+  const bool sieved = listed && population > kCapacity;
+  const uint32_t* strata = sieved ? a.strata + image * a.rule.num_strata() : nullptr;
+  if (!choose(ImageView{a, s.plan, image, rows, strata, &s.sieves, s.partial}, e, positive, wanted, population)) {
+    return false;
   }
+  resort(e, [](uint64_t, uint32_t row) { return row & kChosen ? uint64_t{row & kRowMask} : ~uint64_t{0}; });
+  for (uint32_t i = threadIdx.x; i < wanted; i += blockDim.x) out[i] = e.row[i] & kRowMask;
   return true;
 }
 
@@ -223,8 +236,8 @@ __global__ void __launch_bounds__(kSelectThreads, 1) select_kernel(const SampleA
   for (int positive = 1; positive >= 0; --positive) {
     if ((positive ? s.plan.positives : s.plan.negatives) == 0) continue;
     int64_t* part = positive ? out : out + s.plan.positives;
-    const bool sure = swept && choose(a, s, image, rows, positive, true, part);
-    if (!sure) choose(a, s, image, rows, positive, false, part);
+    const bool sure = swept && write_choice(a, s, image, rows, positive, true, part);
+    if (!sure) write_choice(a, s, image, rows, positive, false, part);
   }
   const uint32_t taken = s.plan.positives + s.plan.negatives;
   for (uint32_t i = taken + threadIdx.x; i < a.rule.num_samples; i += blockDim.x) out[i] = -1;
