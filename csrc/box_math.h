@@ -20,11 +20,13 @@ LIBRA_HD float add_rn(float a, float b) { return __fadd_rn(a, b); }
 LIBRA_HD float sub_rn(float a, float b) { return __fsub_rn(a, b); }
 LIBRA_HD float mul_rn(float a, float b) { return __fmul_rn(a, b); }
 LIBRA_HD float div_rn(float a, float b) { return __fdiv_rn(a, b); }
+LIBRA_HD double mul_rn(double a, double b) { return __dmul_rn(a, b); }
 #else
 LIBRA_HD float add_rn(float a, float b) { return a + b; }
 LIBRA_HD float sub_rn(float a, float b) { return a - b; }
 LIBRA_HD float mul_rn(float a, float b) { return a * b; }
 LIBRA_HD float div_rn(float a, float b) { return a / b; }
+LIBRA_HD double mul_rn(double a, double b) { return a * b; }
 #endif
 
 // One instruction each (minps/maxps), unlike fminf/fmaxf. A NaN in `a` gives `b`.

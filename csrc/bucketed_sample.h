@@ -3,12 +3,12 @@
 #pragma once
 
 #include <cfloat>
+#include <cmath>
 #include <cstdint>
 #include <string>
 
 #include "box_math.h"
 #include "checks.h"
-#include "exact_product.h"
 
 namespace libra_d2 {
 
@@ -50,23 +50,24 @@ struct SampleRule {
   uint32_t num_samples, max_positives;
   bool instance_balanced, iou_balanced;
   bool has_ub;
-  ExactFactor neg_pos_ub;
-  ExactFactor binned_share;  // 1 - floor_fraction
+  double neg_pos_ub;
+  double binned_share;  // 1 - floor_fraction
   float floor_thr, bin_upper;
   BinUpper upper_kind;
   int64_t num_bins;
 
-  // How many negatives to take, if there are as many.
+  // How many negatives to take, if there are as many. Products are of doubles, as Python computes them; on the GPU one
+  // thread of a block does.
   LIBRA_HD uint32_t wanted_negatives(uint32_t positives) const {
     const uint32_t wanted = num_samples - positives;
     if (!has_ub) return wanted;
-    const int64_t bound = truncated_product(positives > 0 ? positives : 1, neg_pos_ub);
-    return bound < wanted ? static_cast<uint32_t>(bound) : wanted;
+    const double bound = mul_rn(static_cast<double>(positives > 0 ? positives : 1), neg_pos_ub);
+    return bound < static_cast<double>(wanted) ? static_cast<uint32_t>(bound) : wanted;
   }
 
   // How many of them FLOOR leaves to BAL.
   LIBRA_HD uint32_t share_of(uint32_t wanted) const {
-    return static_cast<uint32_t>(truncated_product(wanted, binned_share));
+    return static_cast<uint32_t>(mul_rn(static_cast<double>(wanted), binned_share));
   }
 
   // Whether a negative with this cleaned IoU is in FLOOR; else it is in BAL.
@@ -86,7 +87,7 @@ struct SampleRule {
   LIBRA_HD uint32_t floor_stratum() const { return binned_strata() + 1; }
   LIBRA_HD uint32_t num_strata() const { return binned_strata() + 2; }
 
-  // From the op's arguments, checked. Products are of doubles, as Python computes them.
+  // From the op's arguments, checked.
   static SampleRule of(int64_t num_samples, double positive_fraction, const std::string& positive,
                        const std::string& negative, int64_t num_bins, const std::string& bin_upper,
                        double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub) {
@@ -105,8 +106,8 @@ struct SampleRule {
     r.num_samples = static_cast<uint32_t>(num_samples);
     r.max_positives = static_cast<uint32_t>(static_cast<double>(num_samples) * positive_fraction);
     r.has_ub = neg_pos_ub >= 0;
-    r.neg_pos_ub = ExactFactor::of(r.has_ub ? neg_pos_ub : 0.0);
-    r.binned_share = ExactFactor::of(1.0 - floor_fraction);
+    r.neg_pos_ub = neg_pos_ub;
+    r.binned_share = 1.0 - floor_fraction;
     r.num_bins = num_bins;
     r.floor_thr = std::abs(floor_thr) < FLT_MIN ? 0.f : static_cast<float>(floor_thr);
     if (bin_upper == "value") {

@@ -101,11 +101,19 @@ def test_boxes_are_loaded_16_bytes_at_a_time(sass):
             assert sum(".128" not in load and ".64" not in load for load in loads) <= others, name
 
 
-def test_no_double_arithmetic_and_no_local_memory(sass):
+PLANNING = ("strata_kernel", "list_kernel", "select_kernel")  # one thread multiplies doubles, as Python does
+
+
+def test_no_arithmetic_of_doubles_but_a_few_products_and_no_local_memory(sass):
     doubles = re.compile(r"^(DADD|DMUL|DFMA|DSETP|DMNMX|MUFU\.(RCP64H|RSQ64H)|.*\.F64)")
     for name, instructions in sass.items():
         assert len(instructions) > 10, name
-        assert not [i for i in instructions if doubles.match(i)], name
+        found = [i for i in instructions if doubles.match(i)]
+        if any(kernel in name for kernel in PLANNING):
+            assert sum(i.startswith("DMUL") for i in found) == 2, name
+            assert not [i for i in found if i.startswith(("DADD", "DFMA", "MUFU"))], name
+        else:
+            assert not found, name
         assert not [i for i in instructions if i.startswith(("LDL", "STL"))], name
 
 

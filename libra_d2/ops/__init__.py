@@ -4,6 +4,9 @@ A ragged batch is a packed tensor and int64 ``offsets`` of shape [N + 1]: image 
 ``offsets[n]:offsets[n + 1]``. Boxes are float32 XYXY in absolute pixels. Offsets may live on the boxes' device or on
 the CPU; :mod:`libra_d2.ops.ragged` makes them.
 
+These functions raise TypeError for a wrong type or dtype and ValueError for the rest. ``torch.ops.libra_d2``, called
+directly, raises ValueError for both where the compiled core serves.
+
 Shape letters: N images, R packed boxes, A boxes shared by all images, G packed ground truths, S samples per image.
 """
 

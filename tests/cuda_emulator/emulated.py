@@ -25,13 +25,6 @@ def _load(arch: int) -> ctypes.CDLL:
     )
 
 
-def product(n: int, factor: float) -> int:
-    """int(n * factor) as the kernels compute it without doubles; 2**62 from 2**61 on."""
-    function = _load(800).emulated_product
-    function.restype = ctypes.c_int64
-    return function(ctypes.c_uint32(n), ctypes.c_double(factor))
-
-
 def _pointer(tensor: Tensor | None):
     return None if tensor is None else ctypes.c_void_p(tensor.data_ptr())
 

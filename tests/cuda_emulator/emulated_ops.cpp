@@ -101,8 +101,6 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
       emulator::launch);
 }
 
-int64_t emulated_product(uint32_t n, double factor) { return truncated_product(n, ExactFactor::of(factor)); }
-
 int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
                     int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,
                     const char* positive, const char* negative, int64_t num_bins, const char* bin_upper,

@@ -13,7 +13,7 @@ from libra_d2.ops._reference import philox
 from tests.ops.backends import BACKENDS, ON_GPU, using
 from tests.ops.ragged_batches import box_batches, pack, strided
 
-from .emulated import ORDERS, emulated, product
+from .emulated import ORDERS, emulated
 
 SCHEMES = [([0.5], [0, 1]), ([0.3, 0.7], [0, -1, 1]), ([0.25, 0.25, 0.6], [-1, 1, 0, 1])]
 orders = st.sampled_from(ORDERS)
@@ -194,23 +194,6 @@ def test_boxes_with_equal_keys_are_drawn_by_index(order, swept):
         with emulated(order, swept=swept):
             indices, *_ = ops.bucketed_sample(*args, negative="random", seed=seed)
         assert indices.tolist() == [[min(first, second)]]
-
-
-@settings(deadline=None, max_examples=2000)
-@given(
-    n=st.integers(0, 2**24),
-    factor=st.one_of(
-        st.integers(0, 1000).map(lambda k: 1 - k / 1000),
-        st.floats(0, 1),
-        st.floats(0, 1e300),
-        # Whole numbers above 2**52 with many digits: the product's rounding shows.
-        st.integers(2**30, 2**53).map(lambda k: k / 8),
-        st.sampled_from([5e-324, 0.1, 1 / 3, 1e300]),
-    ),
-)
-def test_products_without_doubles_are_pythons(n, factor):
-    exact = int(n * factor)
-    assert product(n, factor) == (exact if exact < 2**61 else 2**62)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
