@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 # two workers; a file stays on one of them, so that what its tests share is made once
 TEST_FLAGS ?= -n 2 --dist loadfile
-CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp)
+CPP := $(wildcard csrc/*.* csrc/*/*.* tests/cuda_emulator/*.h tests/cuda_emulator/*.cpp tests/ops/*.cpp)
 # what `make test-torch` tests with; the compiled core is for 2.10 and newer
 VERSION ?= 2.10.0
 OTHER  := .venv-torch-$(VERSION)
