@@ -46,7 +46,7 @@ struct Counts {
 constexpr int64_t kCountWords = sizeof(Counts) / sizeof(uint32_t);
 
 constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory holds
-constexpr int kListSlack = 32;
+constexpr int kListSlack = 16;         // by Poisson's tail a quota lacks boxes less than once in 10^12 draws
 
 struct SampleArgs {
   const int8_t* labels;

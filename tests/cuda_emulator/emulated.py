@@ -52,7 +52,7 @@ class EmulatedOps:
 
     spilled: bool | None = None
 
-    def __init__(self, order="forward", *, seed=1, arch=800, small=False, swept=False, list_slack=32, threads=None):
+    def __init__(self, order="forward", *, seed=1, arch=800, small=False, swept=False, list_slack=16, threads=None):
         self._library = _load(arch)
         self._options = (ORDERS.index(order), ctypes.c_uint64(seed), order == "random")
         self._small, self._swept, self._list_slack = small, swept, list_slack

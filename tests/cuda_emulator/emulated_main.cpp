@@ -154,7 +154,7 @@ int main() {
     batched_iou(ragged, bad, 530, 120, 900);
     for (bool by_iou : {false, true}) {
       for (bool swept : {false, true}) {
-        for (int slack : {32, -100}) sample(bad, 530, Sampling{by_iou, true, swept, slack, 40});
+        for (int slack : {16, -100}) sample(bad, 530, Sampling{by_iou, true, swept, slack, 40});
       }
     }
   }

@@ -22,7 +22,7 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
 void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
                   int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total);
 
-// `small` takes kSmallCapacity, `swept` the list made by the grid-wide kernels, with `list_slack` (32 in production) to
+// `small` takes kSmallCapacity, `swept` the list made by the grid-wide kernels, with `list_slack` (16 in production) to
 // spare. Returns whether boxes went through global memory instead of shared memory.
 int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
                     int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,

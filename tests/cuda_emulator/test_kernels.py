@@ -221,15 +221,15 @@ def test_sample_more_than_shared_memory_holds(run):
 
 
 @ways(listed={"swept": True})
-@pytest.mark.parametrize(("num_bins", "spills"), [(56, False), (60, True)])
+@pytest.mark.parametrize(("num_bins", "spills"), [(100, False), (125, True)])
 def test_sample_from_many_bins(num_bins, spills, run):
-    # Each bin gives 4 boxes and lists some 70, so that 60 bins are too many for a list; docs/cuda.md says so.
+    # Each bin gives 2 boxes and lists some 34, so that 125 bins are too many for a list; docs/cuda.md says so.
     generator = torch.Generator().manual_seed(9)
     labels, ious = torch.zeros(60_000, dtype=torch.int8), torch.rand(60_000, generator=generator) / 2
     args = (labels, ious, torch.zeros(60_000, dtype=torch.int64), torch.tensor([0, 60_000]), 256, 0.25)
     options = {"num_bins": num_bins, "seed": torch.tensor(6)}
     expected = ops.bucketed_sample(*args, **options)
-    assert torch.histc(ious[expected[0][0]], num_bins, 0, 0.5).min() >= 4
+    assert torch.histc(ious[expected[0][0]], num_bins, 0, 0.5).min() >= 2
     with run() as kernels:
         assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
     assert kernels is None or kernels.spilled == spills
@@ -251,7 +251,7 @@ def test_a_list_of_the_wrong_boxes_is_distrusted(num_samples, num_bins, bin_uppe
     args = (labels, ious, torch.zeros(6000, dtype=torch.int64), torch.tensor([0, 6000]), num_samples, 0.0)
     options = {"num_bins": num_bins, "bin_upper": bin_upper, "seed": torch.tensor(1)}
     expected = ops.bucketed_sample(*args, **options)
-    for slack in (32, list_slack):
+    for slack in (16, list_slack):
         with emulated(swept=True, list_slack=slack) as kernels:
             assert_bits_equal(ops.bucketed_sample(*args, **options), expected)
         assert kernels.spilled == (slack < 0)
