@@ -3,7 +3,6 @@
 It compiles the core three times, with CUDA if there is nvcc: `make test-wheel` runs it, and `make test` does not.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -39,9 +38,8 @@ def test_the_wheel(releases, environment, pinned_detectron2):
     environment.pip_install(wheel)
     facts = environment.begin(pinned_detectron2)
     assert facts["backends"].startswith("native (")
-    environment.run("libra-d2", *TRAIN, "--resume", "SOLVER.MAX_ITER", 3)
-    metrics = (environment.work / "out" / "metrics.json").read_text().splitlines()
-    assert json.loads(metrics[-1])["iteration"] == 2
+    resumed = environment.run("libra-d2", *TRAIN, "--resume", "SOLVER.MAX_ITER", 3)
+    assert "Starting training from iteration 2" in resumed
     evaluate = ("eval", "--config-file", "out/config.yaml", "MODEL.WEIGHTS")
     found = environment.run("libra-d2", *evaluate, "out/model_final.pth")
     assert "Average Precision  (AP) @[ IoU=0.50:0.95" in found
@@ -58,4 +56,4 @@ def test_the_sdist(releases, environment, pinned_detectron2):
     (sdist,) = releases[0].glob("*.tar.gz")
     environment.pip_install(sdist, "--no-build-isolation", LIBRA_D2_CUDA="0")
     facts = environment.begin(pinned_detectron2)
-    assert facts["backends"].startswith("native (CPU alone")
+    assert facts["backends"].startswith("native (CPU; the core was built without CUDA: LIBRA_D2_CUDA=0)")
