@@ -68,9 +68,12 @@ class ReplayableTrainLoader:
     def __iter__(self) -> Iterator[list[dict]]:
         parts = dict(self._parts)
         dataset, mapper = parts["dataset"], parts["mapper"]
-        with preserved_rng():  # Detectron2's samplers draw their seed from NumPy's global generator
+        cfg = self._cfg.clone()
+        cfg.defrost()
+        cfg.SEED = self._seed  # Detectron2's samplers take their seed from there, or draw it with NumPy's generator
+        with preserved_rng():
             seed_cpu(self._seed)
-            sampler = build_detection_train_loader.from_config(self._cfg, mapper=mapper, dataset=dataset)["sampler"]
+            sampler = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=dataset)["sampler"]
         batch_size = parts["total_batch_size"] // comm.get_world_size()
         parts["dataset"] = _SeededDataset(dataset, mapper, self._seed)
         parts["sampler"] = _GroupedPositions(sampler, self._wide, batch_size, self._start)

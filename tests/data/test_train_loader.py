@@ -12,6 +12,7 @@ from detectron2.utils import comm
 
 from libra_d2.config import get_cfg
 from libra_d2.data import complete_config, register_datasets
+from libra_d2.data.random_state import preserved_rng, seed_cpu
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from tests.engine.tiny import write_config, write_dataset
 
@@ -122,19 +123,25 @@ def test_batches_hold_wide_or_tall_images_in_the_order_of_detectron2(cfg):
     ours = [[d["image_id"] for d in batch] for batch in take(ReplayableTrainLoader(cfg, seed=5), 8)]
     wide = [{d["width"] > d["height"] for d in batch} for batch in take(ReplayableTrainLoader(cfg, seed=5), 8)]
     assert all(len(kinds) == 1 for kinds in wide)
-    parts = build_detection_train_loader.from_config(cfg)
-    parts["sampler"] = type(parts["sampler"])(len(parts["dataset"]), seed=sampler_seed(cfg))
+    with preserved_rng():
+        seed_cpu(cfg.SEED)
+        parts = build_detection_train_loader.from_config(cfg)
     theirs = [[d["image_id"] for d in batch] for batch in take(build_detection_train_loader(**parts), 8)]
     assert ours == theirs
 
 
-def sampler_seed(cfg):
-    """The seed that Detectron2's sampler draws when NumPy's generator is in the state that our loader puts it in."""
-    from libra_d2.data.random_state import preserved_rng, seed_cpu
+def test_the_seed_of_the_loader_reaches_a_sampler_that_takes_its_own_from_the_config(cfg, monkeypatch):
+    """As those of Detectron2's main do; SEED -1, which means another seed for each run, would be the same for all."""
+    from_config, seeds = build_detection_train_loader.from_config, []
 
-    with preserved_rng():
-        seed_cpu(cfg.SEED)
-        return int(np.random.randint(2**31))  # noqa: NPY002
+    def spy(cfg, **kwargs):
+        seeds.append(cfg.SEED)
+        return from_config(cfg, **kwargs)
+
+    loader = ReplayableTrainLoader(cfg, seed=7)
+    monkeypatch.setattr(build_detection_train_loader, "from_config", spy)
+    take(loader, 1)
+    assert seeds == [7]
 
 
 @pytest.mark.parametrize("name", ["RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler"])
