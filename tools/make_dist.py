@@ -44,11 +44,14 @@ def main() -> None:
 def committed(folder: Path) -> Path:
     """Writes the tree of the last commit to ``folder``; sets the time that all files of the release get to its own."""
     git = ["git", "-C", str(ROOT)]
-    if subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True).stdout:
+    status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True)
+    if status.returncode:
+        raise SystemExit(f"make dist: it builds a commit, and git says: {status.stderr.strip()}")
+    if status.stdout:
         print("make dist: there are uncommitted changes, which are left out", flush=True)
     archive = subprocess.run([*git, "archive", "HEAD"], capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder)
     when = subprocess.run([*git, "log", "-1", "--format=%ct"], capture_output=True, text=True, check=True).stdout
     os.environ.setdefault("SOURCE_DATE_EPOCH", when.strip())
     return folder
@@ -75,7 +78,7 @@ def build_wheel(sdist: Path, output: Path) -> Path:
     """Builds the wheel from nothing but the sdist, against the torch that is installed."""
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(sdist) as tar:
-            tar.extractall(folder, filter="data")
+            tar.extractall(folder)
         source, plain, tagged = (Path(folder, name) for name in (sdist.name.removesuffix(".tar.gz"), "plain", "tagged"))
         run("build", "--wheel", "--no-isolation", "--outdir", plain, source, **compiler_for_old_systems(Path(folder)))
         (wheel,) = plain.glob("*.whl")
