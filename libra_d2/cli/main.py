@@ -15,7 +15,8 @@ from libra_d2.checks import UserError, require_detectron2
 COMMANDS = {
     "train": "train, or resume training",
     "eval": "evaluate a trained model: COCO AP",
-    "predict": "draw a model's detections on images",
+    "predict": "find objects in images and videos: drawings, COCO results, a table",
+    "export": "export a model to TorchScript or ONNX",
     "check": "find what is wrong with a COCO json and its images, and the settings that suit it",
     "convert": "convert weights from MMDetection, and back",
     "proposals": "write an RPN's proposals, to train Fast R-CNN on",

@@ -1,0 +1,117 @@
+"""Exports a trained model, and checks what it wrote against PyTorch.
+
+examples:
+  libra-d2 export --config-file output/config.yaml --format torchscript --sample-image a.jpg --output exported \\
+      MODEL.WEIGHTS output/model_final.pth
+  libra-d2 export --config-file output/config.yaml --format onnx --dynamic --sample-image a.jpg --output exported \\
+      MODEL.WEIGHTS output/model_final.pth
+
+torchscript (model.ts): the whole detector without postprocessing. One image [C, H, W] in, of any size; boxes, classes,
+masks of 28 x 28, scores and the image's size out.
+onnx (model.onnx): backbone and balanced pyramid. One image [C, H, W] in, p2 to p6 out.
+
+Both take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction.
+"""
+
+import argparse
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.utils.logger import setup_logger
+
+from libra_d2.checks import FileError, UserError
+from libra_d2.data.image import read_8_bits
+from libra_d2.engine.setup import setup
+from libra_d2.inference import load_trained
+from libra_d2.inference.onnx import FEWEST, check_packages, export_onnx, largest_error
+from libra_d2.inference.torchscript import export_torchscript, largest_difference
+
+_ACCURACY = 1e-4  # of the largest value; rounding adds up to a tenth of it
+
+
+def argument_parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the trained model")
+    parser.add_argument("--format", choices=("onnx", "torchscript"), required=True)
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--sample-image", required=True, metavar="IMAGE", help="an image to trace and check with")
+    parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="onnx: for all sizes that are multiples of the backbone's stride (usually 32, from 160 pixels on)",
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
+    return parser
+
+
+def run(args) -> int:
+    for name in ("fvcore", "libra_d2", "detectron2"):
+        setup_logger(name=name)
+    if args.format == "onnx":
+        check_packages()
+    elif args.dynamic:
+        raise UserError("--dynamic: expected --format onnx with it; TorchScript takes images of any size anyway")
+    cfg = setup(args, overrides=["MODEL.DEVICE", "cpu"])
+    image = sample(cfg, args.sample_image)
+    try:
+        os.makedirs(args.output, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"--output: expected a folder to write to, got {args.output} ({error})") from error
+    print((_onnx if args.format == "onnx" else _torchscript)(cfg, image, args))
+    return 0
+
+
+def _onnx(cfg: CfgNode, image: torch.Tensor, args) -> str:
+    model, file = load_trained(cfg, parts=("backbone.",)), os.path.join(args.output, "model.onnx")
+    images = [image]
+    if args.dynamic:
+        image, other = (_cut(image, model.backbone.size_divisibility, rows) for rows in (0, 1))
+        images = [image, other]
+    levels = export_onnx(model, image, file, dynamic=args.dynamic)
+    error = largest_error(model, file, images)
+    if not error < _ACCURACY:
+        raise RuntimeError(f"{file} differs from PyTorch by {error:.2g} of the largest value")
+    sizes = " and ".join(" x ".join(map(str, tested.shape)) for tested in images)
+    return f"{file}: image to {', '.join(levels)}; onnxruntime differs from PyTorch by {error:.1g} at {sizes}"
+
+
+def _torchscript(cfg: CfgNode, image: torch.Tensor, args) -> str:
+    model, file = load_trained(cfg), os.path.join(args.output, "model.ts")
+    names = export_torchscript(model, image, file)
+    images = [image, image[:, : -image.shape[1] // 3].contiguous()]
+    error = largest_difference(model, file, images)
+    if not error < 1e-2:
+        raise RuntimeError(f"{file} finds other boxes than PyTorch, {error:.2g} pixels away")
+    sizes = " and ".join(" x ".join(map(str, tested.shape)) for tested in images)
+    return f"{file}: image to {', '.join(names)}; it differs from PyTorch by {error:.1g} pixels at {sizes}"
+
+
+def sample(cfg: CfgNode, path: str) -> torch.Tensor:
+    """An image as the exported models take it: float32 [C, H, W], resized as for prediction.
+
+    Raises:
+        FileError: it cannot be read.
+        UserError: the channels of ``INPUT.FORMAT`` are neither BGR nor RGB.
+    """
+    if cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        raise UserError(f"INPUT.FORMAT: expected BGR or RGB, got {cfg.INPUT.FORMAT!r}, which cannot be exported")
+    try:
+        pixels = read_8_bits(path)
+    except Exception as error:  # Pillow raises whatever a damaged file leads its decoders to
+        raise FileError(f"--sample-image: {path} cannot be read ({type(error).__name__}: {error})") from error
+    pixels = pixels[:, :, ::-1] if cfg.INPUT.FORMAT == "RGB" else pixels
+    resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+    pixels = resize.get_transform(pixels).apply_image(pixels)
+    return torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
+
+
+def _cut(image: torch.Tensor, divisor: int, more_rows: int) -> torch.Tensor:
+    """The image with sides that are multiples of ``divisor``: cut, or repeated where it is too small."""
+    height, width = (max(FEWEST, side // divisor) for side in image.shape[1:])
+    height += more_rows
+    repeated = image.repeat(1, divisor * height // image.shape[1] + 1, divisor * width // image.shape[2] + 1)
+    return repeated[:, : divisor * height, : divisor * width].contiguous()

@@ -1,0 +1,140 @@
+"""What is exported finds what PyTorch finds, at the size of the sample image and at others."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import build_model
+from PIL import Image
+
+from libra_d2.checks import FileError, UserError
+from libra_d2.cli import export
+from libra_d2.config import get_cfg
+from libra_d2.inference import onnx as onnx_export
+from libra_d2.inference.torchscript import detections
+from tests.engine.test_trainer import LIBRA
+from tests.engine.tiny import write_config
+
+RCNN = {**LIBRA, "LIBRA": {"BFP": {"ENABLED": True}}}
+MASKS = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}
+MODELS = {
+    "Faster R-CNN": RCNN,
+    "Mask R-CNN": {**RCNN, "MASK_ON": True, "ROI_MASK_HEAD": MASKS},
+    "Cascade R-CNN": {
+        **RCNN,
+        "ROI_HEADS": {"NAME": "LibraCascadeROIHeads"},
+        "ROI_BOX_HEAD": {"CLS_AGNOSTIC_BBOX_REG": True, "BBOX_REG_LOSS_TYPE": "balanced_l1"},
+    },
+    "RetinaNet": {"META_ARCHITECTURE": "LibraRetinaNet", "LIBRA": RCNN["LIBRA"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    monkeypatch.setattr(export, "setup_logger", lambda **_: None)
+
+
+@pytest.fixture
+def exported(tmp_path, capsys):
+    """Exports a model with random weights; returns (the model, its config, the image, what was printed)."""
+
+    def run(model, kind, *opts, dynamic=False):
+        torch.manual_seed(0)
+        config = write_config(tmp_path / "tiny.yaml", MODEL=model)
+        weights = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0]
+        weights += ["MODEL.DEVICE", "cpu", "INPUT.MAX_SIZE_TEST", "256", *opts]
+        cfg = get_cfg()
+        cfg.merge_from_file(str(config))
+        cfg.merge_from_list(weights)
+        built = build_model(cfg).eval()
+        torch.save({"model": built.state_dict()}, tmp_path / "model.pth")
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(
+            tmp_path / "a.png"
+        )
+        args = argparse.Namespace(config_file=str(config), format=kind, output=str(tmp_path / "out"), dynamic=dynamic)
+        args.sample_image = str(tmp_path / "a.png")
+        args.opts = ["MODEL.WEIGHTS", str(tmp_path / "model.pth"), *map(str, weights)]
+        assert export.run(args) == 0
+        return built, export.sample(cfg, args.sample_image), capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_torchscript_is_the_whole_detector(model, exported, tmp_path):
+    built, image, printed = exported(model, "torchscript")
+    traced = torch.jit.load(str(tmp_path / "out" / "model.ts"))
+    for part in (image, image[:, 16:, :64].contiguous()):
+        expected = detections(built, part)
+        boxes, classes, *_, scores, size = traced(part)
+        assert len(expected)
+        torch.testing.assert_close(boxes, expected.pred_boxes.tensor)
+        torch.testing.assert_close(scores, expected.scores)
+        assert classes.tolist() == expected.pred_classes.tolist()
+        assert tuple(size.tolist()) == expected.image_size
+    masks = "pred_masks, " if "MASK_ON" in model else ""
+    assert f"model.ts: image to pred_boxes, pred_classes, {masks}scores, image_size; it differs from PyTorch" in printed
+
+
+def test_a_traced_model_that_finds_something_else_is_found_out(exported, tmp_path):
+    built, image, _ = exported(RCNN, "torchscript")
+    built.roi_heads.box_predictor.bbox_pred.bias.data += 0.5
+    assert export.largest_difference(built, tmp_path / "out" / "model.ts", [image]) > 1e-2
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["one size", "all sizes"])
+def test_onnx_is_the_backbone_and_its_pyramid(dynamic, exported, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    built, image, printed = exported(RCNN, "onnx", "INPUT.FORMAT", "RGB", dynamic=dynamic)
+    assert "model.onnx: image to p2, p3, p4, p5, p6; onnxruntime differs from PyTorch by" in printed
+    file = str(tmp_path / "out" / "model.onnx")
+    session = runtime.InferenceSession(file)
+    image = torch.rand(3, 192, 224) * 255 if dynamic else image
+    found = session.run(None, {"image": image.numpy()})
+    inputs = built.preprocess_image([{"image": image}]).tensor
+    with torch.no_grad():
+        expected = built.backbone(inputs)
+    assert [output.name for output in session.get_outputs()] == list(expected)
+    for level, values in zip(expected.values(), found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(values), level, rtol=1e-4, atol=1e-4 * level.abs().max().item())
+    built.backbone.refine.conv_out.bias.data += 1
+    assert onnx_export.largest_error(built, file, [image]) > 1e-4, "another model is found out"
+
+
+@pytest.mark.parametrize(("size", "pooled"), [((10, 13), (3, 5)), ((8, 8), (4, 4)), ((7, 5), (7, 1)), ((1, 9), (1, 2))])
+def test_gathered_pooling_is_adaptive_pooling(size, pooled):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = F.adaptive_max_pool2d(x, pooled)
+    with onnx_export._GatheredMaxPool():
+        assert torch.equal(F.adaptive_max_pool2d(x, pooled), expected)
+
+
+def test_an_operator_that_cannot_be_exported_is_named():
+    error = RuntimeError(
+        "Error when translating node %x : [num_users=1] = call_function[target=torch.ops.aten.foo.default]"
+    )
+    assert onnx_export._unsupported(error) == "the operator aten.foo.default cannot be exported (RuntimeError)"
+    error = ValueError("Unsupported: ONNX export of operator adaptive_max_pool2d, input size")
+    assert "the operator adaptive_max_pool2d cannot be exported" in onnx_export._unsupported(error)
+    assert "(ValueError: what)" in onnx_export._unsupported(ValueError("what"))
+
+
+def test_a_missing_package_is_a_sentence_with_the_line_that_installs_it(monkeypatch):
+    monkeypatch.setattr(onnx_export, "_NEEDED", ("torch", "no_such_runtime"))
+    with pytest.raises(UserError, match=r"needs no_such_runtime: pip install 'libra_d2\[export\]'"):
+        onnx_export.check_packages()
+
+
+def test_what_cannot_be_exported_is_said(tmp_path):
+    cfg = get_cfg()
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(FileError, match="--sample-image: .*a.png cannot be read"):
+        export.sample(cfg, str(tmp_path / "a.png"))
+    cfg.INPUT.FORMAT = "L"
+    with pytest.raises(UserError, match="INPUT.FORMAT: expected BGR or RGB, got 'L'"):
+        export.sample(cfg, str(tmp_path / "a.png"))
+    with pytest.raises(UserError, match="--dynamic: expected --format onnx"):
+        export.run(argparse.Namespace(format="torchscript", dynamic=True))
