@@ -136,8 +136,8 @@ def test_nothing_imports_what_sits_on_top():
     assert not _offenders(_modules("**/*.py"), lambda imports: {name.split(".")[0] for name in imports} & ON_TOP)
 
 
-def test_only_plot_draws_pictures():
-    paths = [path for path in _modules("**/*.py") if not {"visualize", "plot.py"} & set(path.parts)]
+def test_only_plot_and_eval_draw_pictures():
+    paths = [path for path in _modules("**/*.py") if not {"visualize", "plot.py", "eval.py"} & set(path.parts)]
     drawing = ("libra_d2.visualize", "matplotlib")
     assert not _offenders(paths, lambda imports: {name for name in imports if name.startswith(drawing)})
 

@@ -14,7 +14,7 @@ from libra_d2.checks import UserError, require_detectron2
 
 COMMANDS = {
     "train": "train, or resume training",
-    "eval": "evaluate a trained model: COCO AP",
+    "eval": "evaluate a trained model: COCO AP, and a report of tables and pictures",
     "predict": "find objects in images and videos: drawings, COCO results, a table",
     "export": "export a model to TorchScript or ONNX",
     "check": "find what is wrong with a COCO json and its images, and the settings that suit it",

@@ -13,6 +13,7 @@ import logging
 import os
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
 from detectron2.engine.launch import DEFAULT_TIMEOUT
 from detectron2.evaluation import verify_results
@@ -57,11 +58,20 @@ def _seconds(text: str) -> float:
 
 
 def run(args) -> int:
+    return start(args, prepare(args))
+
+
+def prepare(args) -> CfgNode:
+    """The config of the run, its data checked."""
     rank = int(os.environ.get("RANK", 0))  # torchrun's; the first one checks the data for all
     setup_logger(name="libra_d2", distributed_rank=rank)
     show_tracebacks("libra_d2", args.verbose)
     reads = ("VAL",) if args.eval_only else ("TRAIN", "VAL")
-    cfg = setup(args, reads=reads if rank == 0 else (), any_classes=not args.eval_only)
+    return setup(args, reads=reads if rank == 0 else (), any_classes=not args.eval_only)
+
+
+def start(args, cfg: CfgNode) -> int:
+    """Runs on all ranks; returns the exit status."""
     return launch(_on_each_rank, args, cfg, run=args, device=cfg.MODEL.DEVICE)
 
 

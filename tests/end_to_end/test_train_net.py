@@ -139,6 +139,20 @@ def test_the_saved_config_alone_evaluates(place, trained):
     assert table(output) == table(trained)
 
 
+def test_eval_writes_a_report(place, trained):
+    output = place.run(
+        *("-m", "libra_d2.cli", "eval", "--config-file", "whole/config.yaml", "--num-gpus", "2", "--dist-url", "auto"),
+        *("OUTPUT_DIR", "reported", "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "whole/model_final.pth"),
+    )
+    assert "The report is reported/report/report.html" in output
+    numbers = json.loads((place.folder / "reported" / "report" / "report.json").read_text())
+    last = [line for line in output.splitlines() if "copypaste: " in line][-1].rpartition(" ")[2]
+    assert f"{numbers['bbox']['AP']:.4f}" == last.split(",")[0], "as in the evaluation"
+    text = (place.folder / "reported" / "report" / "report.html").read_text()
+    assert all(f"<td>{name}</td>" in text for name in ("red", "green", "blue"))
+    assert "The images with the most mistakes" in text
+
+
 def test_prediction_finds_what_the_evaluation_finds(place, trained):
     place.run(
         *("-m", "libra_d2.cli", "predict", "--config-file", "whole/config.yaml", "--input", "val/annotations.json"),
