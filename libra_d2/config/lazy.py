@@ -10,16 +10,20 @@ import inspect
 import os
 from collections.abc import Iterator, Sequence
 
-from detectron2.config import CfgNode, LazyConfig, instantiate
-from detectron2.config import get_cfg as get_detectron2_cfg
-from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.utils.registry import locate
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from libra_d2.checks import UserError, value_of
+from libra_d2.checks import UserError, require_detectron2, value_of
+
+require_detectron2()
+
+from detectron2.config import CfgNode, LazyConfig, instantiate
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.registry import locate
+
 from libra_d2.data.class_names import publish_class_names
 
 NAME = "LazyModel"
