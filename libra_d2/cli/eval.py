@@ -46,7 +46,8 @@ def _report(cfg: CfgNode) -> None:
         if metadata.get("evaluator_type", "coco") != "coco" or len(cfg.DATASETS.TEST) > 1:
             logger.info(f"{name}: there is no report of data sets other than COCO's kind, nor of several at once")
             continue
-        DatasetCatalog.get(name)  # its metadata then name the json, if that can be evaluated as it is
+        if not metadata.get("json_file"):
+            DatasetCatalog.get(name)  # its metadata then name the json, if that can be evaluated as it is
         converted = folder / f"{name}_coco_format.json"
         results = json.loads((folder / "coco_instances_results.json").read_text(encoding="utf-8"))
         if not results:

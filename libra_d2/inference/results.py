@@ -27,7 +27,8 @@ def fingerprint(cfg: CfgNode) -> str:
     comparable = cfg.clone()
     comparable.defrost()
     comparable.OUTPUT_DIR = ""
-    text = comparable.dump() + (stamp_of(cfg.MODEL.WEIGHTS) if os.path.exists(cfg.MODEL.WEIGHTS) else "")
+    files = (cfg.MODEL.WEIGHTS, cfg.MODEL.LIBRA.LAZY.FILE)
+    text = comparable.dump() + "".join(stamp_of(file) for file in files if os.path.exists(file))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -122,12 +123,13 @@ def category_ids(json_files: Sequence[str], metadata: Metadata) -> dict[int, int
     Ids are those that the json files give the classes' names, else those of Detectron2's data set, else 1, 2 and so on.
 
     Raises:
-        UserError: the files give a name different ids, or their categories are not those of COCO's format.
+        UserError: the files give a name different ids.
     """
     names = list(metadata.get("thing_classes", ()))
     by_name: dict[str, int] = {}
     for file in json_files:
-        for category in read_json(file).get("categories") or ():
+        categories = read_json(file).get("categories") or ()
+        for category in (c for c in categories if isinstance(c, dict) and {"id", "name"} <= set(c)):
             if by_name.setdefault(str(category["name"]), category["id"]) != category["id"]:
                 raise UserError(f"--input {file}: the category {category['name']} has another id than in files before")
     if by_name:
