@@ -55,7 +55,7 @@ def test_the_wheel_has_the_package_its_configs_and_the_licence(built, tracked):
     info = {name for name in names if ".dist-info/" in name}
     assert f"libra_d2-{__version__}.dist-info/licenses/LICENSE" in info
     package = {name for name in tracked if re.match(r"libra_d2/.*\.(py|typed)$", name)}
-    configs = {f"libra_d2/{name}" for name in tracked if re.match(r"configs/.*\.yaml$", name)}
+    configs = {f"libra_d2/{name}" for name in tracked if re.match(r"configs/.*\.(py|yaml)$", name)}
     assert names - info == package | configs
     assert "libra-d2 = libra_d2.cli.main:main" in entry_points
 
