@@ -19,13 +19,18 @@ from tests.engine.tiny import write_config
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The config and the weights of a tiny detector."""
+    """The config and the weights of a tiny detector, which finds something in every image."""
     folder = tmp_path_factory.mktemp("trained")
     config = write_config(folder / "tiny.yaml")
     cfg = get_cfg()
     cfg.merge_from_file(str(config))
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
-    torch.save({"model": build_model(cfg).state_dict(), "class_names": ["a", "b"]}, folder / "model.pth")
+    torch.manual_seed(0)
+    weights = build_model(cfg).state_dict()
+    for name in ("proposal_generator.rpn_head.anchor_deltas", "roi_heads.box_predictor.bbox_pred"):
+        weights[f"{name}.weight"].zero_()  # boxes are anchors, wherever the features of random weights lead
+    weights["roi_heads.box_predictor.cls_score.weight"].mul_(0.01)
+    torch.save({"model": weights, "class_names": ["a", "b"]}, folder / "model.pth")
     return config, folder / "model.pth"
 
 
