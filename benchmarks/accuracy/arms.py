@@ -13,6 +13,7 @@ BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local", f"{_BFP}.I
 INTEGRATE = [*BFP, f"{_BFP}.REFINE_TYPE", "none"]
 BALANCED_L1 = [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"]
 LIBRA = SAMPLING + BFP + BALANCED_L1
+REPEATED = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.3"]
 FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
 # Our classes with all three parts off
 BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", f"{_BFP}.ENABLED", "False"]
@@ -35,6 +36,8 @@ CAUSES = {
     # the pyramid: its first steps, its attention, its averaging of levels
     "bfp_identity": [*BASELINE, *BFP, f"{_BFP}.INIT", "identity"],
     "bfp_zero": [*BASELINE, *BFP, f"{_BFP}.INIT", "zero"],
+    "bfp_mmdet": [*BASELINE, *BFP, f"{_BFP}.INIT", "mmdet"],
+    "bfp_cosine": [*BASELINE, *BFP, f"{_BFP}.ATTENTION", "cosine"],
     "bfp_integrate": BASELINE + INTEGRATE,
     "bfp_conv": [*BASELINE, *BFP, f"{_BFP}.REFINE_TYPE", "conv"],
     # the RPN's limit of five negatives a positive, and its divisor: the baseline has both, rpn_plain neither
@@ -51,6 +54,12 @@ CAUSES = {
     # the loss: its slope at large errors, as a weight of L1, and a balanced L1 without it
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
     "balanced_l1_gamma_1": [*BASELINE, *BALANCED_L1, "MODEL.LIBRA.BALANCED_L1.GAMMA", "1.0"],
+    # rivals, ours and Detectron2's own
+    "pisa": [*BASELINE, "MODEL.LIBRA.PISA.ENABLED", "True"],
+    "focal": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "focal"],
+    "seesaw": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "seesaw"],
+    "giou": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_TYPE", "giou"],
+    "repeat_factor": [*BASELINE, *REPEATED],
     # together
     "integrate_balanced_l1": BASELINE + INTEGRATE + BALANCED_L1,
     "libra_identity": [*LIBRA, f"{_BFP}.INIT", "identity"],
