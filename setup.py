@@ -61,9 +61,9 @@ def no_cuda() -> str:
 
 
 def nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME")
-    folders = [f"{home}/bin"] if home else [os.environ.get("PATH", os.defpath), "/usr/local/cuda/bin"]
-    return shutil.which("nvcc", path=os.pathsep.join(folders))
+    from torch.utils.cpp_extension import CUDA_HOME  # torch's own search for the toolkit
+
+    return shutil.which("nvcc", path=f"{CUDA_HOME}/bin") if CUDA_HOME else None
 
 
 def ask_nvcc(question: str) -> str:
