@@ -14,9 +14,8 @@ import os
 
 from libra_d2.checks import FileError
 from libra_d2.config.files import load_config
-from libra_d2.data.json_file import read_json
 from libra_d2.data.profile import profile
-from libra_d2.data.validate import find_faults
+from libra_d2.data.validate import content_faults, read_content
 
 CONFIG = "finetune/libra_faster_rcnn_R_50_FPN_1x.yaml"
 
@@ -38,11 +37,12 @@ def run(args) -> int:
             raise FileError(f"there is no {path}")
     cfg = load_config(args.config_file, args.opts)
     counts = collections.Counter()
-    for fault in find_faults(args.annotations, args.images):
+    content, faults = read_content(args.annotations)
+    for fault in faults or content_faults(content, args.annotations, args.images):
         counts[fault.severity] += 1
         print(fault)
     print(f"{args.annotations}: {counts['error']} errors, {counts['warning']} warnings")
     if counts["error"]:
         return 1
-    print(f"\n{profile(read_json(args.annotations), cfg)}")
+    print(f"\n{profile(content, cfg)}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import statistics
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,23 +40,22 @@ class Profile:
 
 @dataclass(frozen=True)
 class _Image:
-    """One image of the json: sizes in pixels, ``boxes`` float32 [R, 4] XYXY as the file has them, ``classes`` [R]."""
+    """One image of the json.
+
+    Attributes:
+        height, width: in pixels.
+        boxes: float32 [R, 4], XYXY in these pixels.
+        classes: int64 [R].
+        trained_size: height and width as it is trained, in the median of the sizes.
+        trained_boxes: the boxes in those pixels.
+    """
 
     height: int
     width: int
     boxes: Tensor
     classes: Tensor
-
-    def resized(self, cfg) -> tuple[int, int, Tensor]:
-        """Height and width as it is trained in the median of its sizes, and the boxes in these pixels."""
-        shortest = int(statistics.median(cfg.INPUT.MIN_SIZE_TRAIN))
-        height, width = (
-            ResizeShortestEdge.get_output_shape(self.height, self.width, shortest, cfg.INPUT.MAX_SIZE_TRAIN)
-            if shortest
-            else (self.height, self.width)
-        )
-        scale = torch.tensor([width / self.width, height / self.height] * 2)
-        return height, width, self.boxes * scale
+    trained_size: tuple[int, int]
+    trained_boxes: Tensor
 
 
 def profile(content: dict, cfg) -> Profile:
@@ -67,18 +65,20 @@ def profile(content: dict, cfg) -> Profile:
         content: the json. Crowd regions do not count as objects.
         cfg: for its input sizes, anchors, NMS and schedule.
     """
-    images = _read(content)
+    categories = sorted(content["categories"], key=lambda category: category["id"])
+    names, images = [category["name"] for category in categories], _read(content, categories, cfg)
     findings, settings = [], []
     for describe in (_images, _objects, _sizes, _crowding, _anchors, _schedule):
         if images:
-            lines, advice = describe(images, content, cfg)
+            lines, advice = describe(images, names, cfg)
             findings += lines
             settings += advice
     return Profile(findings, settings)
 
 
-def _read(content: dict) -> list[_Image]:
-    place = {category["id"]: i for i, category in enumerate(sorted(content["categories"], key=lambda c: c["id"]))}
+def _read(content: dict, categories: list[dict], cfg) -> list[_Image]:
+    place = {category["id"]: i for i, category in enumerate(categories)}
+    shortest, longest = int(statistics.median(cfg.INPUT.MIN_SIZE_TRAIN)), cfg.INPUT.MAX_SIZE_TRAIN
     of_image = collections.defaultdict(list)
     for annotation in content["annotations"]:
         if not annotation.get("iscrowd"):
@@ -87,17 +87,21 @@ def _read(content: dict) -> list[_Image]:
     images = []
     for entry in content["images"]:
         rows = torch.tensor(of_image[entry["id"]], dtype=torch.float32).reshape(-1, 5)
-        images.append(_Image(entry["height"], entry["width"], rows[:, :4], rows[:, 4].long()))
+        height, width = size = entry["height"], entry["width"]
+        if shortest:
+            size = ResizeShortestEdge.get_output_shape(height, width, shortest, longest)
+        boxes, scale = rows[:, :4], torch.tensor([size[1] / width, size[0] / height] * 2)
+        images.append(_Image(height, width, boxes, rows[:, 4].long(), size, boxes * scale))
     return images
 
 
-def _images(images, content, cfg):
+def _images(images, names, cfg):
     sides = np.array([(image.width, image.height) for image in images])
     (width, height), smallest, largest = (np.median(sides, 0).astype(int), sides.min(0), sides.max(0))
     text = f"{len(images):,} of {width} x {height} px (median)"
     if (smallest != largest).any():
         text += f", widths {smallest[0]} to {largest[0]}, heights {smallest[1]} to {largest[1]}"
-    scale = statistics.median(image.resized(cfg)[0] / image.height for image in images)
+    scale = statistics.median(image.trained_size[0] / image.height for image in images)
     text += f"; trained at {scale:.2f} times their size"
     empty = sum(not len(image.boxes) for image in images)
     settings = []
@@ -109,10 +113,9 @@ def _images(images, content, cfg):
     return [("images", text)], settings
 
 
-def _objects(images, content, cfg):
+def _objects(images, names, cfg):
     counts = np.array([len(image.boxes) for image in images])
     median, many, most = np.median(counts), np.percentile(counts, 95), counts.max()
-    names = [category["name"] for category in sorted(content["categories"], key=lambda c: c["id"])]
     by_class = torch.bincount(torch.cat([image.classes for image in images]), minlength=len(names)).tolist()
     ranked = sorted(zip(by_class, names, strict=True), reverse=True)
     total = max(sum(by_class), 1)
@@ -133,8 +136,8 @@ def _objects(images, content, cfg):
     return lines, settings
 
 
-def _sizes(images, content, cfg):
-    boxes = torch.cat([image.resized(cfg)[2] for image in images]).double().numpy()
+def _sizes(images, names, cfg):
+    boxes = torch.cat([image.trained_boxes for image in images]).double().numpy()
     original = torch.cat([image.boxes for image in images]).double().numpy()
     if not len(boxes):
         return [], []
@@ -151,7 +154,7 @@ def _sizes(images, content, cfg):
     return lines, []
 
 
-def _crowding(images, content, cfg):
+def _crowding(images, names, cfg):
     limit, hidden, total = cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST, 0, 0
     for image in images:
         total += len(image.boxes)
@@ -171,18 +174,18 @@ def _crowding(images, content, cfg):
     return [("crowding", text)], settings
 
 
-def _anchors(images, content, cfg):
+def _anchors(images, names, cfg):
     with_objects = [image for image in images if len(image.boxes)]
     chosen = with_objects[:: -(-len(with_objects) // _MOST_IMAGES) or 1]
     if not chosen:
         return [], []
-    resized = [(boxes, (height, width)) for height, width, boxes in (image.resized(cfg) for image in chosen)]
     found = {}
     for scale in _SCALES:
-        anchors = {size: _anchor_boxes(size, cfg, scale) for size in {size for _, size in resized}}
-        found[scale] = torch.cat([_matched_iou(boxes, anchors[size]) for boxes, size in resized])
+        anchors = {size: _anchor_boxes(size, cfg, scale) for size in {image.trained_size for image in chosen}}
+        found[scale] = torch.cat([_matched_iou(image.trained_boxes, anchors[image.trained_size]) for image in chosen])
         if scale == 1:
-            free = torch.cat([_matched_iou(anchors[size], boxes) == 0 for boxes, size in resized]).double().mean()
+            each = [_matched_iou(anchors[image.trained_size], image.trained_boxes) for image in chosen]
+            free = (torch.cat(each) == 0).double().mean()
     ious = found[1.0]
     sizes = cfg.MODEL.ANCHOR_GENERATOR.SIZES
     lines = [
@@ -234,7 +237,7 @@ def _matched_iou(boxes: Tensor, others: Tensor) -> Tensor:
     return ops.match_boxes(boxes, others, *rows, [0.5], [0, 1])[1]
 
 
-def _schedule(images, content, cfg) -> Iterator:
+def _schedule(images, names, cfg):
     passes = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / len(images)
     text = (
         f"{cfg.SOLVER.MAX_ITER:,} iterations of {cfg.SOLVER.IMS_PER_BATCH} images pass over the data {passes:.1f} times"

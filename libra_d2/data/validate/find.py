@@ -17,13 +17,21 @@ def find_faults(json_file: str, image_dir: str) -> Iterator[Fault]:
     Raises:
         FileError: the json cannot be read.
     """
+    content, faults = read_content(json_file)
+    yield from faults or content_faults(content, json_file, image_dir)
+
+
+def read_content(json_file: str) -> tuple[object, list[Fault]]:
+    """What a json file says, or the fault that it is none.
+
+    Raises:
+        FileError: it cannot be read.
+    """
     raw = read_bytes(json_file)
     try:
-        content = parse(raw)
+        return parse(raw), []
     except ValueError as e:
-        yield error(json_file, f"is no json file: {e}")
-        return
-    yield from content_faults(content, json_file, image_dir)
+        return None, [error(json_file, f"is no json file: {e}")]
 
 
 def content_faults(
