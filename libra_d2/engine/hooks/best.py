@@ -8,6 +8,7 @@ from detectron2.engine import hooks
 from detectron2.utils import comm
 
 from libra_d2.checkpoint import WeightsCheckpointer
+from libra_d2.engine.hooks.evaluation import before_the_first_step
 from libra_d2.engine.hooks.resume import RankState
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
         done = self.trainer.start_iter
         if not 0 < done < self.trainer.max_iter:
             return
-        self.trainer.iter = self.trainer.storage.iter = done - 1
-        if self._period > 0 and done % self._period == 0:  # EvalHook has begun with an evaluation
-            self._best_checking()
-        self._end_if_in_vain()
-        self.trainer.iter = self.trainer.storage.iter = done
+        with before_the_first_step(self.trainer):
+            if self._period > 0 and done % self._period == 0:  # EvalHook has begun with an evaluation
+                self._best_checking()
+            self._end_if_in_vain()
 
     def after_step(self):
         super().after_step()

@@ -1,7 +1,19 @@
 """Evaluations on the way: none is lost, be it to an interruption or to what the writers do not write."""
 
-from detectron2.engine import hooks
+import contextlib
+from collections.abc import Iterator
+
+from detectron2.engine import TrainerBase, hooks
 from detectron2.utils.events import CommonMetricPrinter
+
+
+@contextlib.contextmanager
+def before_the_first_step(trainer: TrainerBase) -> Iterator[None]:
+    """Inside, a resumed run is still where its checkpoint was written; what raises leaves it there."""
+    done = trainer.start_iter
+    trainer.iter = trainer.storage.iter = done - 1
+    yield
+    trainer.iter = trainer.storage.iter = done
 
 
 class EvalHook(hooks.EvalHook):
@@ -17,9 +29,8 @@ class EvalHook(hooks.EvalHook):
         trainer = self.trainer
         done = trainer.start_iter
         if self._period > 0 and 0 < done < trainer.max_iter and done % self._period == 0:
-            trainer.iter = trainer.storage.iter = done - 1
-            self._do_eval()
-            trainer.iter = trainer.storage.iter = done
+            with before_the_first_step(trainer):
+                self._do_eval()
 
     def after_train(self):
         if self.trainer.iter == self._evaluated:  # the run has ended right after an evaluation
