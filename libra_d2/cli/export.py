@@ -19,10 +19,10 @@ import os
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
-from detectron2.utils.logger import setup_logger
 
 from libra_d2.checks import FileError, UserError
 from libra_d2.data.image import read_8_bits
+from libra_d2.engine.output_dir import log_to_terminal, make_output
 from libra_d2.engine.setup import setup
 from libra_d2.inference import load_trained
 from libra_d2.inference.onnx import FEWEST, check_packages, export_onnx, largest_error
@@ -49,18 +49,14 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(args) -> int:
-    for name in ("fvcore", "libra_d2", "detectron2"):
-        setup_logger(name=name)
+    log_to_terminal()
     if args.format == "onnx":
         check_packages()
     elif args.dynamic:
         raise UserError("--dynamic: expected --format onnx with it; TorchScript takes images of any size anyway")
     cfg = setup(args, overrides=["MODEL.DEVICE", "cpu"])
     image = sample(cfg, args.sample_image)
-    try:
-        os.makedirs(args.output, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"--output: expected a folder to write to, got {args.output} ({error})") from error
+    make_output(args.output)
     print((_onnx if args.format == "onnx" else _torchscript)(cfg, image, args))
     return 0
 

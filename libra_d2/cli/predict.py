@@ -17,13 +17,12 @@ import tqdm
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from PIL import Image
 
-from libra_d2.checks import FileError, UserError
+from libra_d2.checks import UserError
 from libra_d2.data.class_names import thing_classes
 from libra_d2.engine.launch import launch
-from libra_d2.engine.output_dir import show_tracebacks
+from libra_d2.engine.output_dir import log_to_terminal, make_output
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor
 from libra_d2.inference.drawing import Drawer, NotDrawn
@@ -66,9 +65,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(args) -> int:
-    for name in ("fvcore", "libra_d2", "detectron2"):
-        setup_logger(name=name)
-        show_tracebacks(name, False)
+    log_to_terminal()
     keys = ("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.SCORE_THRESH_TEST")
     cfg = setup(args, overrides=[item for key in keys for item in (key, args.confidence_threshold)])
     inputs = list_inputs(args.input, getattr(args, "images", ""))
@@ -140,9 +137,9 @@ def output_names(inputs: list[ImageFile | Video], output: str) -> list[str]:
     files = [item.path for item in inputs]
     is_image = len(files) == 1 and isinstance(inputs[0], ImageFile)
     if is_image and not os.path.isdir(output) and output.lower().endswith(IMAGE_SUFFIXES):
-        make_folder(os.path.dirname(output) or ".")
+        make_output(os.path.dirname(output) or ".")
         return [output]
-    make_folder(output)
+    make_output(output)
     names, taken = [], set()
     writable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
     for item, file in zip(inputs, files, strict=True):
@@ -160,10 +157,3 @@ def output_names(inputs: list[ImageFile | Video], output: str) -> list[str]:
         if os.path.exists(names[-1]) and os.path.exists(file) and os.path.samefile(file, names[-1]):
             raise UserError(f"--output {output}: the drawing would overwrite {file}, choose another folder")
     return names
-
-
-def make_folder(path: str) -> None:
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"--output: expected a folder to write to, got {path} ({error})") from error

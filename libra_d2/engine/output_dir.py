@@ -19,6 +19,9 @@ from libra_d2.checks import FileError
 
 logger = logging.getLogger(__name__)
 
+#: whose messages a user gets
+LOGGERS = ("fvcore", "detectron2", "libra_d2")
+
 
 @contextlib.contextmanager
 def output_dir(cfg: CfgNode, args) -> Iterator[None]:
@@ -42,7 +45,7 @@ def output_dir(cfg: CfgNode, args) -> Iterator[None]:
                 stack.enter_context(lock_folder(folder))
         comm.synchronize()  # what the lock refuses is not written to
         _make(folder)
-        for name in ("fvcore", "detectron2", "libra_d2"):
+        for name in LOGGERS:
             speaks = bool(logging.getLogger(name).handlers)  # not in a process that a launcher started
             setup_logger(str(folder), distributed_rank=rank, name=name, configure_stdout=not speaks)
             show_tracebacks(name, args.verbose)
@@ -55,6 +58,25 @@ def output_dir(cfg: CfgNode, args) -> Iterator[None]:
         if not args.eval_only:
             torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         yield
+
+
+def log_to_terminal() -> None:
+    """For commands without an OUTPUT_DIR: messages, without tracebacks."""
+    for name in LOGGERS:
+        setup_logger(name=name)
+        show_tracebacks(name, False)
+
+
+def make_output(folder: str) -> None:
+    """Makes the folder that ``--output`` names.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"--output: expected a folder to write to, got {folder} ({error})") from error
 
 
 def _make(folder: Path) -> None:

@@ -33,7 +33,7 @@ MODELS = {
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    monkeypatch.setattr(export, "setup_logger", lambda **_: None)
+    monkeypatch.setattr(export, "log_to_terminal", lambda: None)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Count:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """Detectron2's handlers would outlive the stream of the test that they write to."""
-    monkeypatch.setattr(predict, "setup_logger", lambda **_: None)
+    monkeypatch.setattr(predict, "log_to_terminal", lambda: None)
 
 
 def drawings(folder):

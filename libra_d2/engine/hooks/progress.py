@@ -15,7 +15,8 @@ from detectron2.utils.events import CommonMetricPrinter
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-_LOGGERS = ("detectron2", "fvcore", "libra_d2")
+from libra_d2.engine.output_dir import LOGGERS
+
 _LINES_OF = CommonMetricPrinter().logger.name
 
 
@@ -41,7 +42,7 @@ class ProgressBar(HookBase):
         return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
 
     def before_train(self):
-        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        loggers = [logging.getLogger(name) for name in LOGGERS]
         loggers = [logger for logger in loggers if logger.handlers]
         self._redirected.enter_context(logging_redirect_tqdm(loggers))
         for handler in (handler for logger in loggers for handler in logger.handlers):
