@@ -83,12 +83,11 @@ def cause_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
 
 def screen_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
     """The runs of screening.py, set by set, with the first search seed; every other set has the levels turned round."""
+    rate, iterations = cell or PROTOCOLS[protocol].search[0]
     return [
-        job
+        Job(name, protocol, screening.name_of(on), rate, iterations, SEARCH_SEEDS[0])
         for place, name in enumerate(PROTOCOLS[protocol].sets)
         for on in screening.design(turned=place % 2 == 1)
-        for job in _jobs(protocol, SEARCH_SEEDS[:1], (screening.name_of(on),), cell)
-        if job.set == name
     ]
 
 

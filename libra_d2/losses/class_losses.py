@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from libra_d2.checks import UserError, number, value_of
+from libra_d2.checks import UserError, choice, number, value_of
 from libra_d2.losses.registry import CLASS_LOSS_REGISTRY, ClassLoss
 
 KEY = "MODEL.LIBRA.CLASS_LOSS"
@@ -102,9 +102,7 @@ def build_class_loss(cfg) -> ClassLoss | None:
     Raises:
         UserError: an unknown name, or weights that do not fit the classes.
     """
-    name, weights = value_of(cfg, f"{KEY}.NAME"), list(value_of(cfg, f"{KEY}.WEIGHTS"))
-    if name not in CLASS_LOSS_REGISTRY:
-        raise UserError(f"{KEY}.NAME: expected one of {list(CLASS_LOSS_REGISTRY)}, got {name!r}")
+    name, weights = choice(cfg, f"{KEY}.NAME", CLASS_LOSS_REGISTRY), list(value_of(cfg, f"{KEY}.WEIGHTS"))
     if name == "cross_entropy" and not weights:
         return None
     if cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE:

@@ -38,10 +38,9 @@ def log_sampling(
     """
     indices, num_positive, num_negative = sample
     device, images = labels.device, len(offsets) - 1
-    first = offsets[:-1].to(device)
-    rank = torch.arange(indices.shape[1], device=device)
-    is_drawn, is_positive = indices >= 0, rank < num_positive[:, None]
-    rows = (indices + first[:, None])[is_drawn & ~is_positive]
+    rows = indices + offsets[:-1].to(device)[:, None]
+    is_positive = torch.arange(indices.shape[1], device=device) < num_positive[:, None]  # those come first
+    is_negative = (indices >= 0) & ~is_positive
 
     count = options.get("num_bins", 3)
     lower, upper = max(options.get("floor_thr", -1.0), 0.0), options.get("bin_upper", 0.5)
@@ -51,11 +50,11 @@ def log_sampling(
         place = ((these - lower) / (upper - lower) * count).floor().long().clamp(max=count - 1)
         return torch.bincount(place[place >= 0], minlength=count) / images
 
-    candidates, drawn = by_bin(ious[labels == 0]), by_bin(ious[rows])
+    candidates, drawn = by_bin(ious[labels == 0]), by_bin(ious[rows[is_negative]])
     wanted = torch.minimum(drawn, (num_negative // count).sum() / images)
 
-    image = torch.arange(images, device=device)[:, None].expand_as(indices)[is_drawn & is_positive]
-    objects = torch.stack([image, matched_idx[(indices + first[:, None])[is_drawn & is_positive]]], 1)
+    image = torch.arange(images, device=device)[:, None].expand_as(indices)[is_positive]
+    objects = torch.stack([image, matched_idx[rows[is_positive]]], 1)
     _, of_object = torch.unique(objects, dim=0, return_counts=True)
     if len(of_object):
         storage.put_scalar("balance/positives/fewest", of_object.min().item(), smoothing_hint=False)
@@ -100,10 +99,11 @@ def log_box_loss(storage: EventStorage, box_loss, pred: Tensor, target: Tensor) 
         box_loss: of deltas, float [P, 4] each, as in ``BOX_LOSS_REGISTRY``.
         pred, target: float [P, 4].
     """
+    if not len(pred):
+        return
     with torch.enable_grad():
         leaf = pred.detach().float().requires_grad_()
         (gradient,) = torch.autograd.grad(box_loss(leaf, target).sum(), leaf)
-    gradient, is_accurate = gradient.abs(), (leaf.detach() - target).abs() < _LARGEST_ERROR
-    if len(pred):
-        share = (gradient * is_accurate).sum() / gradient.sum().clamp(min=torch.finfo(gradient.dtype).tiny)
-        storage.put_scalar("balance/box_gradient/accurate_share", share.item(), smoothing_hint=False)
+    gradient, is_accurate = gradient.abs(), (pred.detach() - target).abs() < _LARGEST_ERROR
+    share = (gradient * is_accurate).sum() / gradient.sum().clamp(min=torch.finfo(gradient.dtype).tiny)
+    storage.put_scalar("balance/box_gradient/accurate_share", share.item(), smoothing_hint=False)

@@ -103,10 +103,16 @@ def _corners(boxes: np.ndarray) -> np.ndarray:
 
 def _write_csv(path: Path, tables: Tables) -> None:
     with path.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(["class", "objects", *tables.overall])
-        writer.writerow(["all", sum(number for _, number, _ in tables.by_class), *tables.overall.values()])
-        writer.writerows([name, number, *figures.values()] for name, number, figures in tables.by_class)
+        csv.writer(f, lineterminator="\n").writerows(_rows(tables))
+
+
+def _rows(tables: Tables) -> list[list]:
+    """A head, the figures of all classes, and those of each."""
+    return [
+        ["class", "objects", *tables.overall],
+        ["all", sum(number for _, number, _ in tables.by_class), *tables.overall.values()],
+        *([name, number, *figures.values()] for name, number, figures in tables.by_class),
+    ]
 
 
 def _page(title: str, folder: Path, tables: dict[str, Tables], mistakes: Mistakes, worst: Sequence[str]) -> str:
@@ -116,10 +122,7 @@ def _page(title: str, folder: Path, tables: dict[str, Tables], mistakes: Mistake
 
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for task, of_task in tables.items():
-        head = ["class", "objects", *of_task.overall]
-        rows = [["all", sum(number for _, number, _ in of_task.by_class), *of_task.overall.values()]]
-        rows += [[name, number, *figures.values()] for name, number, figures in of_task.by_class]
-        parts += [f"<h2>{'Boxes' if task == 'bbox' else 'Masks'}</h2>", _table(head, rows)]
+        parts += [f"<h2>{'Boxes' if task == 'bbox' else 'Masks'}</h2>", _table(*_rows(of_task))]
     parts += [
         "<p>Percent. APs, APm and APl are those of small, medium and large objects (up to 32 x 32, up to 96 x 96 "
         "pixels, and larger).</p>",
@@ -140,7 +143,7 @@ def _page(title: str, folder: Path, tables: dict[str, Tables], mistakes: Mistake
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+def _table(head: Sequence[str], *rows: Sequence) -> str:
     def cell(value) -> str:
         if not isinstance(value, float):
             return html.escape(str(value))

@@ -158,14 +158,6 @@ def bare_python(tmp_path_factory):
     return folder / "bin" / "python"
 
 
-@pytest.fixture(scope="module")
-def pinned_file():
-    for folder in (ROOT / ".cache" / "wheels", ROOT / "wheels"):
-        if (folder / DETECTRON2.filename).is_file():
-            return folder / DETECTRON2.filename
-    pytest.skip(f"{DETECTRON2.filename} is not in .cache/wheels: set-up found another Detectron2")
-
-
 def _libra_d2(python, *args):
     command = [python, "-m", "libra_d2.cli", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -176,7 +168,7 @@ def _pip(python, *args):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_command_on_a_bare_python(bare_python, pinned_file, tmp_path):
+def test_the_command_on_a_bare_python(bare_python, pinned_detectron2, tmp_path):
     other = tmp_path / "other.whl"
     other.write_bytes(b"another wheel")
     done = _libra_d2(bare_python, "install-detectron2", "--wheel", other)
@@ -189,7 +181,7 @@ def test_the_command_on_a_bare_python(bare_python, pinned_file, tmp_path):
         "libra-d2 train: error: Detectron2 is not installed; this installs it: libra-d2 install-detectron2\n"
     )
 
-    done = _libra_d2(bare_python, "install-detectron2", "--wheel", pinned_file)
+    done = _libra_d2(bare_python, "install-detectron2", "--wheel", pinned_detectron2)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first.startswith("installed sal-detectron2: Detectron2 0.7.2 (")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from libra_d2.install import DETECTRON2
 from tests.wheel.bare import BareEnvironment
 
 ROOT = Path(__file__).parents[2]
@@ -42,14 +41,6 @@ def copy_source(tracked):
         return folder
 
     return copy
-
-
-@pytest.fixture(scope="session")
-def pinned_detectron2():
-    for folder in (ROOT / ".cache" / "wheels", ROOT / "wheels"):
-        if (folder / DETECTRON2.filename).is_file():
-            return folder / DETECTRON2.filename
-    pytest.skip(f"{DETECTRON2.filename} is not in .cache/wheels: set-up found another Detectron2")
 
 
 @pytest.fixture(scope="module")
