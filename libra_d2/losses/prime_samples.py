@@ -1,7 +1,11 @@
 """Prime samples: positives that matter most for AP weigh most (PISA: Cao et al., CVPR 2020)."""
 
+import math
+
 import torch
 from torch import Tensor
+
+from libra_d2.checks import UserError, number
 
 
 def prime_sample_weights(
@@ -43,3 +47,20 @@ def _ranks(groups: Tensor, order: Tensor) -> Tensor:
     first = torch.searchsorted(sorted_groups, sorted_groups)
     places = torch.arange(len(groups), device=groups.device) - first
     return torch.empty_like(places).scatter_(0, by_group, places)
+
+
+def prime_sample_options(cfg) -> dict[str, float] | None:
+    """The keyword arguments of :func:`prime_sample_weights` that ``MODEL.LIBRA.PISA`` describes; None where it is off.
+
+    Raises:
+        UserError: a value out of range, or federated loss, which has no loss of each box.
+    """
+    key = "MODEL.LIBRA.PISA"
+    if not cfg.MODEL.LIBRA.PISA.ENABLED:
+        return None
+    if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
+        raise UserError(f"{key}.ENABLED: expected False where MODEL.ROI_BOX_HEAD.USE_FED_LOSS is True, got True")
+    return {
+        "gamma": number(cfg, f"{key}.GAMMA", "a finite number of at least 0", lambda x: 0 <= x < math.inf),
+        "beta": number(cfg, f"{key}.BETA", "a number from 0 to 1", lambda x: 0 <= x <= 1),
+    }

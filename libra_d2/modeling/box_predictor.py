@@ -9,9 +9,9 @@ from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
 from fvcore.nn import smooth_l1_loss
 
-from libra_d2.checks import UserError, number
+from libra_d2.checks import UserError
 from libra_d2.losses.class_losses import build_class_loss
-from libra_d2.losses.prime_samples import prime_sample_weights
+from libra_d2.losses.prime_samples import prime_sample_options, prime_sample_weights
 from libra_d2.losses.registry import BOX_LOSS_REGISTRY, BoxLoss, ClassLoss, build_box_loss
 from libra_d2.modeling import balance_scalars
 
@@ -58,7 +58,7 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             **super().from_config(cfg, input_shape),
             "box_loss": build_box_loss(cfg, cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE),
             "class_loss": build_class_loss(cfg),
-            "prime_samples": _prime_samples(cfg),
+            "prime_samples": prime_sample_options(cfg),
         }
 
     def losses(self, predictions, proposals):
@@ -157,16 +157,3 @@ class LibraFastRCNNOutputLayers(FastRCNNOutputLayers):
             return deltas
         rows = torch.arange(len(deltas), device=deltas.device)
         return deltas.view(-1, self.num_classes, 4)[rows, classes]
-
-
-def _prime_samples(cfg) -> dict[str, float] | None:
-    """What ``MODEL.LIBRA.PISA`` says; None where it is off."""
-    key = "MODEL.LIBRA.PISA"
-    if not cfg.MODEL.LIBRA.PISA.ENABLED:
-        return None
-    if cfg.MODEL.ROI_BOX_HEAD.USE_FED_LOSS:
-        raise UserError(f"{key}.ENABLED: expected False where MODEL.ROI_BOX_HEAD.USE_FED_LOSS is True, got True")
-    return {
-        "gamma": number(cfg, f"{key}.GAMMA", "a finite number of at least 0", lambda x: 0 <= x < float("inf")),
-        "beta": number(cfg, f"{key}.BETA", "a number from 0 to 1", lambda x: 0 <= x <= 1),
-    }
