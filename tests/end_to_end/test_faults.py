@@ -22,8 +22,8 @@ def place(tmp_path_factory):
     return Workplace(tmp_path_factory.mktemp("workplace"))
 
 
-def wait_until(what, seconds=400):
-    deadline = time.monotonic() + seconds
+def wait_until(what):
+    deadline = time.monotonic() + 400
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -52,7 +52,7 @@ def test_two_terminated_ranks_keep_what_they_did_and_resume_under_torchrun(place
     process = start_two_ranks(place, "stopped", *place.training(*TWO_RANKS))
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) == 143
-    assert not place.processes()
+    place.assert_all_end()
     done = the_checkpoint(place.folder / "stopped") + 1
     until = [*CPU, "SOLVER.MAX_ITER", done + 3, "OUTPUT_DIR"]
     output = place.run(*TORCHRUN, *place.training("--resume", *until, "stopped"))
@@ -69,7 +69,7 @@ def test_no_rank_outlives_its_launcher(place):
     process = start_two_ranks(place, "orphaned", *place.training(*TWO_RANKS))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not place.processes(), seconds=100)
+    place.assert_all_end(seconds=100)
     the_checkpoint(place.folder / "orphaned")
 
 
@@ -85,7 +85,7 @@ def test_a_stopped_rank_ends_the_run_after_the_timeout(place):
     assert process.returncode == 1
     assert "train_net.py: error: waited for another rank longer than --dist-timeout" in output.splitlines()[-1]
     assert "Traceback" not in output
-    assert not place.processes()
+    place.assert_all_end()
 
 
 def test_two_ranks_that_diverge_say_it_in_one_sentence(place):
@@ -103,7 +103,7 @@ def test_torchrun_passes_a_signal_on(place):
     process = start_two_ranks(place, "torchrun", *TORCHRUN, *place.training())
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) != 0
-    assert not place.processes()
+    place.assert_all_end()
     the_checkpoint(place.folder / "torchrun")
 
 

@@ -1,8 +1,10 @@
 """The documented commands, run as they are, on a data set that train_net.py has never seen."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -37,14 +39,19 @@ def test_own_json_trains_and_ends_with_the_ap(place, trained):
 
 
 def kill_after_the_first_checkpoint(place, *args, out):
-    process = place.start(*place.training(*args, "OUTPUT_DIR", out))
-    tag = place.folder / out / "last_checkpoint"
-    deadline = time.monotonic() + 120
-    while not (tag.exists() and tag.read_text()) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert tag.read_text() == "model_0000002.pth", "it was killed too late to say anything"
+    """Three iterations are left to do it in, which a busy machine may miss."""
+    for _ in range(5):
+        shutil.rmtree(place.folder / out, ignore_errors=True)
+        process = place.start(*place.training(*args, "OUTPUT_DIR", out))
+        tag = place.folder / out / "last_checkpoint"
+        while not (tag.exists() and tag.read_text()) and process.poll() is None:
+            time.sleep(0.005)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if tag.read_text() == "model_0000002.pth":
+            return
+    pytest.fail("each time it was killed too late to say anything")
 
 
 def test_a_killed_training_resumes_with_the_losses_it_would_have_had(place, trained):

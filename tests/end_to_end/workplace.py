@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.engine.tiny import write_config, write_dataset
@@ -42,6 +43,13 @@ class Workplace:
                 if (process / "cwd").resolve(strict=True) == self.folder.resolve():
                     found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         return found
+
+    def assert_all_end(self, seconds=10):
+        """Nothing that was started here lives on; Python's own helpers end a moment after whoever started them."""
+        deadline = time.monotonic() + seconds
+        while processes := self.processes():
+            assert time.monotonic() < deadline, processes
+            time.sleep(0.1)
 
     def run(self, *args, fails=False):
         process = self.start(*args, stdout=subprocess.PIPE)
