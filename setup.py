@@ -173,10 +173,10 @@ class BuildCore(build_ext):
 
 
 class BuildWheel(bdist_wheel):
-    """Nothing in the libraries is Python's, so the wheel is for every Python."""
+    """The libraries use nothing of Python's that a later one lacks: nothing at all, in fact."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        return "cp310", "abi3", super().get_tag()[2]
 
 
 class BuildPackage(build_py):

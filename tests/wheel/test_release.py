@@ -35,7 +35,7 @@ def test_a_commit_gives_the_same_bytes_twice(releases):
 
 def test_the_wheel(releases, environment, pinned_detectron2):
     (wheel,) = releases[0].glob("*.whl")
-    assert wheel.name.startswith(f"libra_d2-{__version__}-py3-none-manylinux_")
+    assert wheel.name.startswith(f"libra_d2-{__version__}-cp310-abi3-manylinux_")
     assert tuple(map(int, re.search(r"manylinux_(\d+)_(\d+)_", wheel.name).groups())) <= (2, 28)
     environment.pip_install(wheel)
     facts = environment.begin(pinned_detectron2)
