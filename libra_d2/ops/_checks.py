@@ -45,7 +45,8 @@ def number(op: str, name: str, value) -> float:
 
 def each(check: Callable, op: str, name: str, values) -> list:
     """The items of a sequence, each of which ``check`` lets pass."""
-    if not isinstance(values, list | tuple) and (not isinstance(values, Sequence) or isinstance(values, str)):
+    # a tuple of types: Dynamo before torch 2.10 knows no unions
+    if not isinstance(values, (list, tuple)) and (not isinstance(values, Sequence) or isinstance(values, str)):
         raise TypeError(f"{op}: expected {name} to be a sequence, got {type(values).__name__}")
     return [check(op, name, value) for value in values]
 

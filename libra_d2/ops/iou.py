@@ -44,7 +44,7 @@ def _sizes(name: str, offsets: Tensor, total: int) -> list[int]:
     bounds = offsets.tolist()
     if not torch.compiler.is_compiling():
         _checks.offset_values(_OP, name, bounds, total)
-    sizes = [end - start for start, end in zip(bounds, bounds[1:], strict=False)]
+    sizes = [bounds[n + 1] - bounds[n] for n in range(len(bounds) - 1)]
     for size in sizes:
         torch._check(size >= 0)
     return sizes

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from libra_d2 import ops
+from libra_d2.ops import _core
 
 ROOT = Path(__file__).parents[2]
 AARCH64 = "aarch64-linux-gnu-g++"
@@ -73,7 +74,7 @@ def build_core(folder: Path, **environment: str) -> Path:
     return folder / "libra_d2" / "_core_cpu.so"
 
 
-needs_core = pytest.mark.skipif(ops.backend() != "native", reason="the compiled core was not built")
+needs_core = pytest.mark.skipif(ops.backend() != "native", reason=_core.status())
 
 
 @installed("clang++")

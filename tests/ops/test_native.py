@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from libra_d2 import ops
-from libra_d2.ops import _reference
+from libra_d2.ops import _core, _reference
 
-pytestmark = pytest.mark.skipif(ops.backend() != "native", reason="the compiled core was not built")
+pytestmark = pytest.mark.skipif(ops.backend() != "native", reason=_core.status())
 CORE = torch.ops.libra_d2
 SEED = torch.tensor(-(2**63))
 
