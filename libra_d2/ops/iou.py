@@ -13,8 +13,8 @@ def batched_iou(boxes: Tensor, gt_boxes: Tensor, box_offsets: Tensor, gt_offsets
     """Intersection over union of every box with every ground truth of its image.
 
     For label assignment use :func:`match_boxes`, which does not store the matrices. Reading the offsets synchronises
-    with the host unless they are on the CPU. The shapes depend on their values: ``torch.compile(fullgraph=True)`` wants
-    ``torch._dynamo.config.capture_scalar_outputs``.
+    with the host unless they are on the CPU. The shapes depend on their values: ``torch.compile(fullgraph=True)`` needs
+    torch 2.9 and ``torch._dynamo.config.capture_scalar_outputs``.
 
     Args:
         boxes: float32 [R, 4] XYXY in absolute pixels.

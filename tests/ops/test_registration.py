@@ -52,6 +52,8 @@ def test_schema_is_the_one_that_python_declares(name):
 @pytest.mark.parametrize("op", OPS)
 def test_compile_fullgraph(op, dynamic):
     function, arguments = OPS[op]
+    if op == "batched_iou" and tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        pytest.skip("older compilers give up where the shape of a view depends on values")
     if op == "bucketed_sample":
         arguments = {**arguments, "seed": SEED}
     torch._dynamo.reset()
