@@ -1,4 +1,4 @@
-"""COCO's figures overall, by class and by size of the object, from pycocotools."""
+"""COCO's figures overall, by class and by size of the object."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+
+from libra_d2.evaluation.coco import evaluate
 
 SIZES = ("all", "small", "medium", "large")
 
@@ -39,10 +40,7 @@ def coco_tables(truth: COCO, results: list[dict], task: str = "bbox", max_detect
         max_detections: as many of an image count.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, loaded(truth, results, task), task)
-        evaluation.params.maxDets = [1, 10, max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
+        evaluation = evaluate(truth, results, task, (1, 10, max_detections))
     precision, recall, params = evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params
     counts = {category: 0 for category in params.catIds}
     for annotation in truth.dataset["annotations"]:
@@ -58,12 +56,6 @@ def coco_tables(truth: COCO, results: list[dict], task: str = "bbox", max_detect
         curves[iou] = np.where(at > -1, at, np.nan)
     curves = {iou: _mean(at, axis=1) for iou, at in curves.items()}
     return Tables(_figures(precision, recall, params.iouThrs), by_class, params.recThrs, curves)
-
-
-def loaded(truth: COCO, results: list[dict], task: str = "bbox") -> COCO:
-    """Results as pycocotools evaluates them: for masks, the size is that of the mask, as in Detectron2's evaluation."""
-    without = {"bbox": "segmentation", "segm": "bbox"}[task]
-    return truth.loadRes([{key: value for key, value in result.items() if key != without} for result in results])
 
 
 def _figures(precision: np.ndarray, recall: np.ndarray, thresholds: np.ndarray) -> dict[str, float]:

@@ -4,9 +4,10 @@ import os
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
 
 from libra_d2.checks import UserError
+from libra_d2.evaluation.coco import FasterCOCOEvaluator
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> DatasetEvaluator:
@@ -25,4 +26,4 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") 
         raise UserError(f"{dataset_name}: expected a data set of boxes or masks, got evaluator_type {kind!r}")
     # COCO counts the best 100 detections of an image; a config that asks for more has scenes that need more.
     limit = cfg.TEST.DETECTIONS_PER_IMAGE if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
-    return COCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)
+    return FasterCOCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
-from libra_d2.evaluation.coco_tables import Tables, coco_tables, loaded
+from libra_d2.evaluation.coco import loaded
+from libra_d2.evaluation.coco_tables import Tables, coco_tables
 from libra_d2.evaluation.mistakes import Image as Judged
 from libra_d2.evaluation.mistakes import Mistakes, best_threshold, count, judge
 from libra_d2.visualize.detections import Scene, plot_detections
