@@ -74,6 +74,12 @@ def effects(rows: Sequence[tuple[str, str, float]]) -> dict[str, tuple[float, fl
     return {name: (fit.params[k], fit.bse[k], *bounds[k]) for name, k in places.items()}
 
 
+def difference(rows: Sequence[tuple[str, str, float]], name: str) -> float:
+    """The mean of the runs with a factor less that of those without."""
+    on, off = ([value for _, arm, value in rows if (name in arm.split("+")) is wanted] for wanted in (True, False))
+    return np.mean(on) - np.mean(off)
+
+
 def main() -> None:
     from jobs import PROTOCOLS
     from results import METRICS, read
@@ -93,13 +99,16 @@ def main() -> None:
         if not rows:
             continue
         blocks = list(dict.fromkeys(block for block, *_ in rows))
-        alone = {block: effects([row for row in rows if row[0] == block]) for block in blocks}
-        table = []
-        for name, (effect, error, low, high) in effects(rows).items():
-            pooled = f"{effect:+.1f} ± {error:.1f} [{low:+.1f}, {high:+.1f}]" if len(blocks) > 1 else f"{effect:+.1f}"
-            table.append([name, *(f"{alone[block][name][0]:+.1f}" for block in blocks), pooled])
+        table = {
+            name: [f"{difference([row for row in rows if row[0] == block], name):+.1f}" for block in blocks]
+            for name in FACTORS
+        }
+        if len(blocks) > 1:  # the eight runs of one block leave nothing to tell chance by
+            for name, (effect, error, low, high) in effects(rows).items():
+                table[name].append(f"{effect:+.1f} ± {error:.1f} [{low:+.1f}, {high:+.1f}]")
         print(f"## {protocol}: {metric}, on less off, {len(rows)} runs\n")
-        print(markdown(["factor", *blocks, "all"], table))
+        header = ["factor", *blocks, *(["all"] if len(blocks) > 1 else [])]
+        print(markdown(header, [[name, *cells] for name, cells in table.items()]))
 
 
 if __name__ == "__main__":
