@@ -1,10 +1,12 @@
-"""Draws what Libra R-CNN changes on your own model and data, or detections beside the ground truth.
+"""Draws your data, what Libra R-CNN changes on your own model and data, or detections beside the ground truth.
 
 examples:
+  libra-d2 plot data annotations.json images --output drawn
   libra-d2 plot balance --config-file output/config.yaml --output output MODEL.WEIGHTS output/model_final.pth
   libra-d2 plot detections --config-file output/config.yaml --output detections.png \\
       MODEL.WEIGHTS output/model_final.pth
 
+data draws boxes, masks and class names on images, as training will read them; no model is needed.
 balance writes PNG and CSV: the paper's figures 3 and 5 and more.
   balance      the IoU of all negatives, of random picks and of IoU-balanced picks
   balanced_l1  balanced L1 beside smooth L1, and which errors of this model the gradient comes from
@@ -27,14 +29,20 @@ from detectron2.data import (
 from detectron2.data.detection_utils import read_image
 from detectron2.engine import DefaultPredictor
 from detectron2.structures import BoxMode
+from PIL import Image
 
+from libra_d2.checks import FileError, UserError
+from libra_d2.cli.predict import output_names
+from libra_d2.data.image import read_8_bits
 from libra_d2.data.proposals import training_records
 from libra_d2.data.train_loader import train_mapper
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor, load_trained
+from libra_d2.inference.inputs import ImageFile
 from libra_d2.losses.balanced_l1 import balanced_l1_options
 from libra_d2.modeling import BalancedFeaturePyramid, BalancedSampler
 from libra_d2.visualize import balance, balanced_l1, pyramid, style
+from libra_d2.visualize.annotations import draw_annotations
 from libra_d2.visualize.detections import Scene, plot_detections
 from libra_d2.visualize.recorder import record_training_boxes
 
@@ -43,7 +51,15 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    pictures = parser.add_subparsers(dest="picture", required=True, metavar="balance|detections")
+    pictures = parser.add_subparsers(dest="picture", required=True, metavar="data|balance|detections")
+    of_data = pictures.add_parser("data")
+    of_data.set_defaults(config_file="", opts=[])
+    of_data.add_argument("train_json", metavar="ANNOTATIONS.json")
+    of_data.add_argument("train_images", metavar="IMAGE_DIR")
+    of_data.add_argument("--output", required=True, metavar="DIR", help="where the drawings go")
+    of_data.add_argument(
+        "--num-images", type=int, default=20, metavar="N", help="spread over the whole set; 0: all (default: 20)"
+    )
     of_balance, of_detections = pictures.add_parser("balance"), pictures.add_parser("detections")
     for picture in (of_balance, of_detections):
         picture.add_argument("--config-file", required=True, metavar="FILE", help="as saved in the output folder")
@@ -62,9 +78,28 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(args) -> int:
-    draw = {"balance": draw_balance, "detections": draw_detections}[args.picture]
+    draw = {"data": draw_data, "balance": draw_balance, "detections": draw_detections}[args.picture]
     draw(args)
     return 0
+
+
+def draw_data(args) -> None:
+    if args.num_images < 0:
+        raise UserError(f"--num-images: expected a number of images, or 0 for all, got {args.num_images}")
+    cfg = setup(args, reads=("TRAIN",))
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+    number = min(len(records), args.num_images or len(records))
+    records = [records[i * len(records) // number] for i in range(number)]
+    files = output_names([ImageFile(record["file_name"]) for record in records], args.output)
+    for record, file in zip(records, files, strict=True):
+        try:
+            image = read_8_bits(record["file_name"])
+        except Exception as error:  # Pillow raises whatever a damaged file leads its decoders to
+            raise FileError(f"{record['file_name']}: cannot be read ({type(error).__name__}: {error})") from error
+        Image.fromarray(draw_annotations(image[:, :, ::-1], record["annotations"], names)).save(file)
+    objects = sum(len(record["annotations"]) for record in records)
+    print(f"{number} images with {objects} objects are drawn in {args.output}")
 
 
 def draw_balance(args) -> None:
