@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from libra_d2.cli.main import main
@@ -12,7 +13,10 @@ from tests.engine.tiny import write_dataset
 
 @pytest.fixture
 def data(tmp_path):
-    return write_dataset(tmp_path / "data")
+    yield write_dataset(tmp_path / "data")
+    if "libra_train" in DatasetCatalog:
+        DatasetCatalog.remove("libra_train")
+        MetadataCatalog.remove("libra_train")
 
 
 def plot(data, output, *options):
