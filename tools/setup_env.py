@@ -58,18 +58,23 @@ class Environment:
 
     def install_requirements(self) -> None:
         project = read_project()
-        wanted = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
-        wanted += project["build-system"]["requires"]
+        extras = project["project"]["optional-dependencies"]
+        wanted = project["project"]["dependencies"] + extras["dev"] + project["build-system"]["requires"]
+        # SAHI asks for opencv-python, which overwrites the files of opencv-python-headless and needs libGL.
+        alone = [] if self.host_torch else extras["tiles"]
         constraints = ROOT / "constraints.txt"
         options = [] if self.host_torch else ["--constraint", constraints]
         if BY_HAND.is_dir():
             options += ["--find-links", BY_HAND]
         if self.host_torch and BY_HAND.is_dir():
             options += ["--no-index"]
-        with self.step("requirements", [*wanted, constraints.read_text(), str(self.host_torch)]) as needed:
+        hint = f"Wheels put into {BY_HAND} by hand are found, too."
+        with self.step("requirements", [*wanted, *alone, constraints.read_text(), str(self.host_torch)]) as needed:
             if needed:
                 say("installing the requirements (torch is large: some minutes on a slow line)")
-                self.pip("install", *options, *wanted, hint=f"Wheels put into {BY_HAND} by hand are found, too.")
+                self.pip("install", *options, *wanted, hint=hint)
+                if alone:
+                    self.pip("install", "--no-deps", *options, *alone, hint=hint)
 
     def install_detectron2(self) -> None:
         """Unpacks the pinned Detectron2 where none can be imported; any other that can be is left alone."""

@@ -50,6 +50,18 @@ def test_a_step_is_done_again_where_what_it_made_is_gone_or_another(environment,
     assert [needed(), needed()] == [True, False]
 
 
+@pytest.mark.parametrize("host_torch", [False, True])
+def test_sahi_does_not_bring_another_opencv(setup_env, tmp_path, monkeypatch, host_torch):
+    environment, calls = setup_env.Environment(tmp_path, host_torch), []
+    monkeypatch.setattr(environment, "pip", lambda *arguments, **_: calls.append(list(arguments)))
+    environment.install_requirements()
+    environment.install_requirements()
+    assert "opencv-python-headless" in calls[0]
+    assert "sahi" not in calls[0]
+    assert [call[1] for call in calls[1:]] == ([] if host_torch else ["--no-deps"])
+    assert all(call[-2:] == ["sahi", "shapely"] for call in calls[1:])
+
+
 @pytest.fixture
 def bare_environment(environment, tmp_path, monkeypatch):
     """An environment whose Python finds Detectron2 only in its own site-packages."""
