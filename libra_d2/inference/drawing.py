@@ -10,6 +10,7 @@ import numpy as np
 from detectron2.data import Metadata
 from detectron2.engine import DefaultPredictor
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 
@@ -104,10 +105,26 @@ class Drawer:
         with _step("its detections cannot be drawn"), preserved_rng():
             seed_cpu(0)  # Detectron2 draws the colours
             visualizer = Visualizer(image[:, :, ::-1], self._metadata, instance_mode=ColorMode.IMAGE)
-            drawn = visualizer.draw_instance_predictions(instances).get_image()
+            draw_instances(visualizer, instances)
+            drawn = visualizer.output.get_image()
         with _step(f"cannot be written to {drawing}"):
             Image.fromarray(drawn).save(drawing)
         return detections
+
+
+def draw_instances(visualizer: Visualizer, instances: Instances, masks_at_once: int = 2**28) -> None:
+    """Detectron2's drawing of predictions, a part at a time where their masks are too much for the memory.
+
+    Args:
+        instances: on the CPU.
+        masks_at_once: pixels of bitmaps; a mask has as many as the image.
+    """
+    height, width = instances.image_size
+    at_once = max(1, masks_at_once // (height * width)) if instances.has("pred_masks") else max(1, len(instances))
+    if len(instances) > at_once:  # as Detectron2 does with those it draws together: the small ones on top
+        instances = instances[instances.pred_boxes.area().argsort(descending=True)]
+    for first in range(0, len(instances), at_once):
+        visualizer.draw_instance_predictions(instances[first : first + at_once])
 
 
 def write_video(path: str, images: Sequence[str], rate: float) -> None:
