@@ -1,7 +1,8 @@
 """Evaluates a trained model, as ``train --eval-only`` does: COCO AP, overall and of each class; and writes a report.
 
-example:
+examples:
   libra-d2 eval --config-file output/config.yaml MODEL.WEIGHTS output/model_final.pth
+  libra-d2 eval --config-file output/config.yaml --tile 640 --overlap 0.2 MODEL.WEIGHTS output/model_final.pth
 
 The report goes to OUTPUT_DIR/report: tables by class and size, precision and recall, mistakes by kind, what is taken
 for what, the worst images; report.html has them all and needs no network.
@@ -18,6 +19,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 
 from libra_d2.cli import train
+from libra_d2.engine.setup import add_tile_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser = train.argument_parser(prog)
     parser.description = __doc__
+    add_tile_arguments(parser)
     parser.set_defaults(eval_only=True)
     return parser
 

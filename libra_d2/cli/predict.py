@@ -6,7 +6,7 @@ example:
 
 Stopped, and started again with the same arguments, it goes on where it was. What cannot be read is listed at the end.
 Under torchrun (torchrun --nproc-per-node 4 demo.py ...) the ranks share the images; the result is the same.
-TEST.AUG.ENABLED True predicts with Detectron2's test-time augmentation.
+TEST.AUG.ENABLED True predicts with Detectron2's test-time augmentation. --tile 640 cuts large images into tiles.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from libra_d2.checks import UserError
 from libra_d2.data.class_names import thing_classes
 from libra_d2.engine.launch import launch
 from libra_d2.engine.output_dir import log_to_terminal, make_output
-from libra_d2.engine.setup import setup
+from libra_d2.engine.setup import add_tile_arguments, setup
 from libra_d2.inference import build_predictor
 from libra_d2.inference.drawing import Drawer, NotDrawn
 from libra_d2.inference.inputs import IMAGE_SUFFIXES, ImageFile, Video, list_inputs
@@ -59,6 +59,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence-threshold", type=float, default=0.5, help="lowest score of a prediction (%(default)g)"
     )
+    add_tile_arguments(parser)
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
     parser.add_argument("--webcam", nargs="?", action=_FilesOnly, help=argparse.SUPPRESS)
     return parser

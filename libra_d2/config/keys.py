@@ -153,6 +153,10 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         ),
         Key("INPUT.VERTICAL_FLIP", False, "Flip vertically with probability 0.5, besides what `RANDOM_FLIP` does."),
     ),
+    "Large images in tiles, in evaluation and prediction; `--tile` and `--overlap` fill these in": (
+        Key("MODEL.LIBRA.TILES.SIZE", 0, "Side of a tile in pixels of the image; 0: whole images."),
+        Key("MODEL.LIBRA.TILES.OVERLAP", 0.2, "What a tile shares with the next, as a part of its side."),
+    ),
     "LazyConfig: `--config-file FILE.py` fills these in": (
         Key(
             "MODEL.LIBRA.LAZY.FILE",

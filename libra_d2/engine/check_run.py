@@ -13,6 +13,7 @@ from libra_d2.checks import FileError, UserError, choice, number
 from libra_d2.config.files import did_you_mean
 from libra_d2.evaluation.metrics import metric_names
 from libra_d2.inference.predictor import check_augmented_test
+from libra_d2.inference.tiles import check_tiles
 
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "YUV-BT.601": 3}
 
@@ -41,6 +42,7 @@ def check_run(cfg: CfgNode, world_size: int, *, train: bool) -> None:
     for name in (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST):
         _check_dataset(name)
     check_augmented_test(cfg)
+    check_tiles(cfg)
     if train:
         _check_training(cfg, world_size)
 

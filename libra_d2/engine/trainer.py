@@ -34,6 +34,7 @@ from libra_d2.engine.hooks import (
     averaged_model,
 )
 from libra_d2.evaluation import build_evaluator
+from libra_d2.inference.tiles import in_tiles, unresized
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class LibraTrainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
         if not cfg.MODEL.LOAD_PROPOSALS:
-            return super().build_test_loader(cfg, dataset_name)
+            return super().build_test_loader(unresized(cfg), dataset_name)
         mapper, workers = DatasetMapper(cfg, is_train=False), cfg.DATALOADER.NUM_WORKERS
         return build_detection_test_loader(evaluation_records(cfg, dataset_name), mapper=mapper, num_workers=workers)
 
@@ -128,7 +129,7 @@ class LibraTrainer(DefaultTrainer):
     def test(cls, cfg, model, evaluators=None):
         # Data loaders draw; training has to go on the same after an evaluation as after a resume.
         with preserved_rng(), stop_signals.interruptible():
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, in_tiles(cfg, model), evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg, model) -> dict:

@@ -16,6 +16,7 @@ from libra_d2.checkpoint import LibraCheckpointer, summary
 from libra_d2.checkpoint.saved_classes import class_names_in
 from libra_d2.checks import UserError, choice
 from libra_d2.config.lazy import meta_architecture
+from libra_d2.inference.tiles import check_tiles, in_tiles, unresized
 
 # what detectron2.data.detection_utils.read_image can make of an image besides BGR and RGB
 _CONVERTED = ("L", "YUV-BT.601")
@@ -39,10 +40,12 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     """Detectron2's predictor with the model of :func:`load_trained`; raises what that raises.
 
     Like Detectron2's it takes BGR images, whatever ``INPUT.FORMAT`` the model was trained with. With
-    ``TEST.AUG.ENABLED`` it predicts as Detectron2's augmented evaluation does.
+    ``TEST.AUG.ENABLED`` it predicts as Detectron2's augmented evaluation does, with ``MODEL.LIBRA.TILES.SIZE`` in
+    tiles.
     """
     check_augmented_test(cfg)
-    empty = cfg.clone()
+    check_tiles(cfg)
+    empty = unresized(cfg).clone()
     empty.defrost()
     empty.MODEL.WEIGHTS = ""  # Detectron2 would unpickle it, which can run code from the file
     kind = DefaultPredictor
@@ -54,6 +57,7 @@ def build_predictor(cfg: CfgNode) -> DefaultPredictor:
     if cfg.TEST.AUG.ENABLED:
         mapper = (DatasetMapperTTA if cfg.INPUT.FORMAT.startswith("YUV") else _EightBits)(cfg)
         predictor.model = GeneralizedRCNNWithTTA(cfg, predictor.model, mapper).eval()
+    predictor.model = in_tiles(cfg, predictor.model)
     return predictor
 
 

@@ -174,6 +174,20 @@ def test_the_table_says_what_the_json_says(trained, capsys, tmp_path):
     assert box == entries[0]["bbox"]
 
 
+def test_tiles_see_more_of_a_large_image(trained, tmp_path):
+    config, weights = map(str, trained)
+    save(tmp_path / "large.png", photo(128, 192))
+    boxes = {}
+    for name, tiles in {"whole": [], "tiled": ["--tile", "64", "--overlap", "0.25"]}.items():
+        args = ["--config-file", config, "--input", str(tmp_path / "large.png"), "--output", str(tmp_path / name)]
+        args += [*tiles, "--confidence-threshold", "0", "--opts", "MODEL.WEIGHTS", weights]
+        assert predict.run(predict.argument_parser("predict").parse_args(args)) == 0
+        boxes[name] = [entry["bbox"] for entry in predictions(tmp_path / name)]
+    assert len(boxes["tiled"]) > len(boxes["whole"]) > 0
+    assert max(x + width for x, _, width, _ in boxes["tiled"]) > 150
+    assert max(max(width, height) for _, _, width, height in boxes["tiled"]) <= 64
+
+
 def test_neither_order_nor_repetition_of_the_inputs_matters(trained, capsys, tmp_path):
     files = images(tmp_path / "in", 3)
     run(trained, capsys, tmp_path / "one", *files)

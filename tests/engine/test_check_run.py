@@ -65,6 +65,7 @@ WRONG = {
         ["TEST.AUG.ENABLED", True, "MODEL.META_ARCHITECTURE", "LibraRetinaNet"],
         "TEST.AUG.ENABLED: expected False: .* got True with LibraRetinaNet",
     ),
+    "tiles that are all overlap": (["MODEL.LIBRA.TILES.OVERLAP", 1.0], "TILES.OVERLAP: expected a part of a tile"),
 }
 
 

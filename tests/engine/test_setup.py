@@ -95,3 +95,17 @@ def test_data_with_errors_stop_a_command_that_reads_them(place):
     with pytest.raises(UserError, match="annotation 1: area: expected a number"):
         setup(arguments(place), reads=["VAL"])
     setup(arguments(place))
+
+
+def test_tiles_go_to_their_keys(place):
+    args = arguments(place)
+    assert setup(args).MODEL.LIBRA.TILES.SIZE == 0
+    args.tile = 640
+    assert setup(args).MODEL.LIBRA.TILES == {"SIZE": 640, "OVERLAP": 0.2}
+    args.overlap = 0.0
+    assert setup(args).MODEL.LIBRA.TILES == {"SIZE": 640, "OVERLAP": 0.0}
+    args.tile = None
+    with pytest.raises(UserError, match="--overlap 0: expected --tile PIXELS with it, got none"):
+        setup(args)
+    args.opts += ["MODEL.LIBRA.TILES.SIZE", "320"]
+    assert setup(args).MODEL.LIBRA.TILES == {"SIZE": 320, "OVERLAP": 0.0}

@@ -2,11 +2,13 @@ import logging
 
 import pytest
 import torch
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling.meta_arch import retinanet
 from fvcore.nn import sigmoid_focal_loss
 
 from libra_d2.checks import UserError
 from libra_d2.engine import LibraTrainer
+from libra_d2.inference.tiles import in_tiles
 from tests.engine.runs import train
 
 LIBRA = {
@@ -131,3 +133,27 @@ def test_augmented_evaluation_is_detectron2s(config):
     results = trainer.test_with_TTA(cfg, trainer.model)
     assert list(results) == ["bbox_TTA"]
     assert "AP50" in results["bbox_TTA"]
+
+
+class Kept(DatasetEvaluator):
+    """What an evaluation gives to its evaluators."""
+
+    def __init__(self):
+        self.seen = []
+
+    def process(self, inputs, outputs):
+        self.seen += zip(inputs, outputs, strict=True)
+
+
+def test_evaluation_in_tiles_is_that_of_whole_images_read_as_they_are(config):
+    opts = ["MODEL.LIBRA.TILES.SIZE", 48, "INPUT.MIN_SIZE_TEST", 80, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0]
+    cfg, kept = config(opts=opts), Kept()
+    model = LibraTrainer.build_model(cfg).eval()
+    LibraTrainer.test(cfg, model, [kept])
+    assert [tuple(inputs["image"].shape) for inputs, _ in kept.seen] == [(3, 64, 96)] * 2
+    for inputs, outputs in kept.seen:
+        with torch.no_grad():
+            expected = in_tiles(cfg, model)([inputs])[0]["instances"]
+        assert torch.equal(outputs["instances"].scores, expected.scores)
+        assert outputs["instances"].image_size == (64, 96)
+    assert not model.training
