@@ -15,6 +15,7 @@ from libra_d2.checks import UserError, number, value_of
 from libra_d2.inference.tile_masks import TileMasks
 
 _NEEDED = ("sahi", "shapely")
+_NEAR = 1 / 16  # of what two tiles share: so near to a border, a detection may be of a part of an object
 
 
 def check_tiles(cfg: CfgNode) -> None:
@@ -49,8 +50,9 @@ def unresized(cfg: CfgNode) -> CfgNode:
 class TiledModel(nn.Module):
     """A detector that looks at an image tile by tile.
 
-    Tiles are resized as images are without it. Of detections of one class that overlap by the model's own NMS threshold
-    the best is kept, whichever tiles they come from. An image that is no larger than a tile goes to the model as it is.
+    Tiles are resized as images are without it. A detection at the border of a tile is dropped where another tile shows
+    what is there with more around it. Of detections of one class that overlap by the model's own NMS threshold the best
+    is kept, whichever tiles they come from. An image that is no larger than a tile goes to the model as it is.
 
     Args:
         cfg: says size and overlap of the tiles, and how they are resized.
@@ -87,10 +89,12 @@ class TiledModel(nn.Module):
         found = [self._predict_tile(image[:, top:bottom, left:right]) for left, top, right, bottom in tiles]
         if len(tiles) == 1:
             return found[0]
-        moved = [
-            moved_to(each, left, top, (height, width)) for each, (left, top, _, _) in zip(found, tiles, strict=True)
-        ]
-        return best_of(Instances.cat(moved), self.nms_threshold)
+        image_size, numbers = (height, width), torch.tensor([len(each) for each in found])
+        moved = Instances.cat([moved_to(each, *tile[:2], image_size) for each, tile in zip(found, tiles, strict=True)])
+        places = torch.tensor(tiles, dtype=torch.float32).repeat_interleave(numbers, dim=0)
+        near = _NEAR * int(self._overlap * self._size)
+        shown = shown_best(moved.pred_boxes.tensor, places, torch.tensor(tiles), image_size, near)
+        return best_of(moved[shown], self.nms_threshold)
 
     def _predict_tile(self, tile: torch.Tensor) -> Instances:
         height, width = tile.shape[1:]
@@ -113,6 +117,32 @@ def moved_to(found: Instances, x: int, y: int, image_size: tuple[int, int]) -> I
     if found.has("pred_masks"):
         fields["pred_masks"] = TileMasks.of_tile(found.pred_masks, x, y, image_size)
     return Instances(image_size, **fields)
+
+
+def shown_best(
+    boxes: torch.Tensor, places: torch.Tensor, tiles: torch.Tensor, image_size: tuple[int, int], near: float
+) -> torch.Tensor:
+    """Which boxes are away from the borders of their tile, or near one in every tile: bool [N].
+
+    Args:
+        boxes: float [N, 4], XYXY pixels of the image.
+        places: [N, 4], the tile that each was found in.
+        tiles: [T, 4], all tiles; borders of the image are none of theirs.
+        image_size: (height, width).
+        near: pixels from a border.
+    """
+    own = _room(boxes, places, image_size)
+    most = _room(boxes[:, None], tiles, image_size).amax(1)
+    return (own >= near) | (most < near)
+
+
+def _room(boxes: torch.Tensor, tiles: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+    """Pixels from boxes [..., 4] to the nearest border, inside the image, of tiles; negative for what sticks out."""
+    height, width = image_size
+    before, behind = boxes[..., :2] - tiles[..., :2], tiles[..., 2:] - boxes[..., 2:]
+    before = before.masked_fill(tiles[..., :2] == 0, float("inf"))
+    behind = behind.masked_fill(tiles[..., 2:] == torch.tensor([width, height]), float("inf"))
+    return torch.minimum(before, behind).amin(-1)
 
 
 def best_of(found: Instances, threshold: float) -> Instances:

@@ -14,7 +14,7 @@ from torch import nn
 
 from libra_d2.checks import UserError
 from libra_d2.inference import build_predictor, load_trained
-from libra_d2.inference.tiles import TiledModel, best_of, check_tiles, in_tiles, unresized
+from libra_d2.inference.tiles import TiledModel, best_of, check_tiles, in_tiles, shown_best, unresized
 from tests.modeling.builders import small_cfg
 
 FASTER, MASK = "libra_faster_rcnn_R_50_FPN_1x.yaml", "libra_mask_rcnn_R_50_FPN_1x.yaml"
@@ -67,12 +67,11 @@ def predict(model, image):
 def test_each_object_is_found_once_where_it_is():
     image, boxes = rectangles()
     found = predict(TiledModel(tiles_cfg(), Rectangles()), image)
-    whole = found[found.scores > 0.055]  # what a tile shows of an object that another has whole overlaps it too little
-    assert dict(zip(whole.pred_classes.tolist(), whole.pred_boxes.tensor.tolist(), strict=True)) == boxes
-    assert len(whole) == len(boxes)
+    assert dict(zip(found.pred_classes.tolist(), found.pred_boxes.tensor.tolist(), strict=True)) == boxes
+    assert len(found) == len(boxes)
     assert found.image_size == (200, 300)
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-    for value, mask in zip(whole.pred_classes.tolist(), whole.pred_masks, strict=True):
+    for value, mask in zip(found.pred_classes.tolist(), found.pred_masks, strict=True):
         assert torch.equal(mask, image[0] == value)
 
 
@@ -102,6 +101,29 @@ def test_nothing_in_any_tile_is_nothing():
     found = predict(TiledModel(tiles_cfg(), Rectangles()), torch.zeros(3, 200, 300))
     assert len(found) == 0
     assert found.has("pred_masks")
+
+
+def test_an_object_that_no_tile_shows_whole_is_found_in_parts():
+    image = torch.zeros(3, 100, 160)
+    image[:, 20:80, 50:140] = 1  # tiles from 0 and 60 share 40 pixels
+    found = predict(TiledModel(tiles_cfg(), Rectangles()), image)
+    assert sorted(found.pred_boxes.tensor.tolist()) == [[50, 20, 100, 80], [60, 20, 140, 80]]
+
+
+def test_what_a_tile_shows_best():
+    tiles = torch.tensor([[0, 0, 100, 100], [60, 0, 160, 100]])
+    boxes = [
+        [10, 0, 30, 100],
+        [80, 10, 100, 20],
+        [80, 10, 100, 20],
+        [70, 10, 99, 20],
+        [61, 10, 99, 20],
+        [90, 0, 160, 9],
+    ]
+    places = tiles[[0, 0, 1, 0, 0, 1]]
+    shown = shown_best(torch.tensor(boxes, dtype=torch.float32), places, tiles, (100, 160), 2.5)
+    #      away from it, cut, the same whole, nearly cut, nearly so in both, at borders of the image
+    assert shown.tolist() == [True, False, True, False, True, True]
 
 
 def found_at(boxes, scores, classes):
