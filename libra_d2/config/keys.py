@@ -170,14 +170,20 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "MODEL.LIBRA.TRAIN.BEST_METRIC",
             "",
             "Keep the weights with the highest value of this metric in `OUTPUT_DIR/model_best.pth`, e.g. `bbox/AP`, "
-            "`segm/AP50`, `bbox/AP-tree` (of a class) or `bbox_EMA/AP` (the averaged weights); empty: keep none. Needs "
-            "`TEST.EVAL_PERIOD`.",
+            "`segm/AP50`, `bbox/AP-tree` (of a class) or `bbox_EMA/AP` (the averaged weights), or with the lowest "
+            "`validation_loss/total_loss`; empty: keep none. Needs `TEST.EVAL_PERIOD`.",
         ),
         Key(
             "MODEL.LIBRA.TRAIN.PATIENCE",
             0,
             "End the run after this many evaluations in a row without a better `BEST_METRIC`; 0: run to "
             "`SOLVER.MAX_ITER`.",
+        ),
+        Key(
+            "MODEL.LIBRA.TRAIN.VALIDATION_LOSS",
+            0,
+            "In each evaluation compute the losses, too, as `validation_loss/total_loss` and so on, on this many "
+            "images of `DATASETS.TEST`, evenly spread over it; -1: on all; 0: no such losses.",
         ),
         Key(
             "MODEL.LIBRA.TRAIN.EMA_DECAY",

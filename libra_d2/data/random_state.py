@@ -55,6 +55,22 @@ def preserved_rng() -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
+@contextlib.contextmanager
+def seeded_rng(device: torch.device | str, *key: int) -> Iterator[None]:
+    """Inside, what is drawn on the CPU and on ``device`` depends on ``key``; after it, the generators go on as before.
+
+    Args:
+        key: non-negative integers.
+    """
+    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with preserved_rng(), torch.random.fork_rng(cuda):
+        seed_cpu(*key)
+        for this in cuda:
+            with torch.cuda.device(this):
+                torch.cuda.manual_seed(torch.initial_seed())
+        yield
+
+
 def seed_cpu(*key: int) -> None:
     """Seeds the generators on the CPU by a tuple of non-negative integers.
 

@@ -51,7 +51,7 @@ class ReplayableTrainLoader:
         if isinstance(dataset, IterableDataset):
             raise TypeError(f"expected a list or a map-style data set, got {type(dataset).__name__}")
         if cfg.MODEL.MASK_ON:
-            _check_masks(dataset)
+            check_masks(dataset)
         grouped = self._parts["aspect_ratio_grouping"]
         self._wide = [grouped and record.get("width", 0) > record.get("height", 0) for record in dataset]
         if isinstance(dataset, list):  # serialised, or each process that loads data ends up with a copy of it
@@ -83,7 +83,12 @@ class ReplayableTrainLoader:
             return iter(build_detection_train_loader(**parts, seed=self._seed))
 
 
-def _check_masks(dataset) -> None:
+def check_masks(dataset) -> None:
+    """Refuses records with objects that have no mask.
+
+    Raises:
+        UserError: names the first image with one.
+    """
     for record in dataset:
         for annotation in record.get("annotations", ()):
             if "segmentation" not in annotation and not annotation.get("iscrowd", 0):

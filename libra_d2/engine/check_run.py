@@ -84,6 +84,12 @@ def _check_train_keys(cfg: CfgNode) -> None:
             "SOLVER.AMP.ENABLED: expected False with MODEL.DEVICE cpu, or MODEL.LIBRA.TRAIN.AMP_DTYPE bfloat16, got "
             f"True with {dtype}, which needs CUDA"
         )
+    number(cfg, "MODEL.LIBRA.TRAIN.VALIDATION_LOSS", "0 (off), -1 (all) or a number of images", lambda x: x >= -1)
+    if train.VALIDATION_LOSS and not cfg.DATASETS.TEST:
+        raise UserError(
+            f"MODEL.LIBRA.TRAIN.VALIDATION_LOSS: expected 0 without data to evaluate on, got {train.VALIDATION_LOSS}: "
+            "add --val-json and --val-images"
+        )
     number(cfg, "MODEL.LIBRA.TRAIN.PATIENCE", "0 (off) or a number of evaluations", lambda x: x >= 0)
     if not train.BEST_METRIC:
         needs = "MODEL.LIBRA.TRAIN.BEST_METRIC, e.g. bbox/AP"

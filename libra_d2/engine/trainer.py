@@ -33,6 +33,7 @@ from libra_d2.engine.hooks import (
     WeightAverage,
     averaged_model,
 )
+from libra_d2.engine.validation_loss import ValidationLoss
 from libra_d2.evaluation import build_evaluator
 from libra_d2.inference.tiles import in_tiles, unresized
 
@@ -68,6 +69,8 @@ class LibraTrainer(DefaultTrainer):
             self.checkpointer.add_checkpointable("averaged", self.averaged)
         self._watch = StepWatch(cfg, model, self.checkpointer)
         self._trainer.register_hooks([self._watch])
+        losses_are_wanted = cfg.MODEL.LIBRA.TRAIN.VALIDATION_LOSS != 0
+        self._validation_loss = ValidationLoss(cfg, self.checkpointer.model) if losses_are_wanted else None
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -181,12 +184,20 @@ class LibraTrainer(DefaultTrainer):
         return ret
 
     def _evaluate(self) -> dict:
-        self._last_eval_results = self.test(self.cfg, self.model)
+        self._last_eval_results = self._results_of(self.model)
         if self.averaged is not None:
             evaluators = [build_evaluator(self.cfg, name, "inference_EMA") for name in self.cfg.DATASETS.TEST]
-            results = self.test(self.cfg, self.averaged.module, evaluators)
+            results = self._results_of(self.averaged.module, evaluators)
             self._last_eval_results.update({f"{name}_EMA": result for name, result in results.items()})
         return self._last_eval_results
+
+    def _results_of(self, model, evaluators=None) -> dict:
+        results = self.test(self.cfg, model, evaluators)
+        if self._validation_loss is not None:
+            with preserved_rng(), stop_signals.interruptible():
+                for name, losses in self._validation_loss.results(model).items():
+                    results.setdefault(name, {}).update(losses)
+        return results
 
     def _weights_checkpointer(self, averaged: bool | None = None) -> WeightsCheckpointer:
         """Of the averaged model or of the one that is trained; by default the one whose metric is the best one's."""

@@ -11,8 +11,19 @@ _COCO = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 _METRICS = {"lvis": (*_COCO, "APr", "APc", "APf"), "pascal_voc": ("AP", "AP50", "AP75")}
 
 
+VALIDATION_LOSS = "validation_loss"
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether a metric is a loss; of all others, such as AP, higher values are better."""
+    return VALIDATION_LOSS in name.replace("_EMA/", "/").split("/")
+
+
 def metric_names(cfg: CfgNode) -> list[str]:
-    """What the evaluations of a run report, e.g. "bbox/AP" or "bbox/AP-tree"; with several test sets "NAME/bbox/AP"."""
+    """What the evaluations of a run report, e.g. "bbox/AP" or "bbox/AP-tree"; with several test sets "NAME/bbox/AP".
+
+    Of the validation losses it has their sum alone: what a model calls the others is not known before it is built.
+    """
     suffixes = ("", "_EMA") if cfg.MODEL.LIBRA.TRAIN.EMA_DECAY else ("",)
     several = len(cfg.DATASETS.TEST) > 1
     return [
@@ -30,4 +41,6 @@ def _of_dataset(cfg: CfgNode, dataset: str) -> Iterable[tuple[str, str]]:
     if kind not in _METRICS and len(classes) > 1:  # with a single class Detectron2 leaves it at the AP of all
         metrics += [f"AP-{name}" for name in classes]
     has_masks = cfg.MODEL.MASK_ON and kind != "pascal_voc"
-    return ((task, metric) for task in ("bbox", "segm")[: 1 + has_masks] for metric in metrics)
+    yield from ((task, metric) for task in ("bbox", "segm")[: 1 + has_masks] for metric in metrics)
+    if cfg.MODEL.LIBRA.TRAIN.VALIDATION_LOSS:
+        yield VALIDATION_LOSS, "total_loss"

@@ -54,6 +54,18 @@ WRONG = {
         ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox/ap50", "TEST.EVAL_PERIOD", 10],
         "BEST_METRIC: expected a metric .* such as bbox/AP, got 'bbox/ap50'; did you mean .*bbox/AP50",
     ),
+    "losses on half an image": (
+        ["MODEL.LIBRA.TRAIN.VALIDATION_LOSS", -2],
+        r"VALIDATION_LOSS: expected 0 \(off\), -1 \(all\) or a number of images, got -2",
+    ),
+    "losses on no data": (
+        ["MODEL.LIBRA.TRAIN.VALIDATION_LOSS", 5, "DATASETS.TEST", ()],
+        "VALIDATION_LOSS: expected 0 without data to evaluate on, got 5: add --val-json",
+    ),
+    "the least loss where none is computed": (
+        ["MODEL.LIBRA.TRAIN.BEST_METRIC", "validation_loss/total_loss", "TEST.EVAL_PERIOD", 10],
+        "BEST_METRIC: expected a metric .* got 'validation_loss/total_loss'",
+    ),
     "the average where there is none": (
         ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox_EMA/AP", "TEST.EVAL_PERIOD", 10],
         "BEST_METRIC: expected a metric .* got 'bbox_EMA/AP'; did you mean bbox/AP",
@@ -83,6 +95,10 @@ def test_it_is_refused_by_its_key(opts, message, data, monkeypatch, tmp_path):
         ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"],
         ["SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 3],  # Detectron2 makes it 2 for 2 processes
         ["TEST.AUG.ENABLED", True],
+        [
+            *["MODEL.LIBRA.TRAIN.VALIDATION_LOSS", 5, "TEST.EVAL_PERIOD", 10],
+            *["MODEL.LIBRA.TRAIN.BEST_METRIC", "validation_loss/total_loss"],
+        ],
         ["SOLVER.AMP.ENABLED", True, "MODEL.LIBRA.TRAIN.AMP_DTYPE", "bfloat16"],
     ],
 )

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from libra_d2.checkpoint import WeightsCheckpointer
 from libra_d2.engine.hooks.evaluation import before_the_first_step
 from libra_d2.engine.hooks.resume import RankState
+from libra_d2.evaluation.metrics import lower_is_better
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """
 
     def __init__(self, cfg: CfgNode, weights: WeightsCheckpointer, checkpointer: Checkpointer, rank_state: RankState):
-        super().__init__(cfg.TEST.EVAL_PERIOD, weights, cfg.MODEL.LIBRA.TRAIN.BEST_METRIC)
+        metric = cfg.MODEL.LIBRA.TRAIN.BEST_METRIC
+        super().__init__(cfg.TEST.EVAL_PERIOD, weights, metric, "min" if lower_is_better(metric) else "max")
         self._patience = cfg.MODEL.LIBRA.TRAIN.PATIENCE
         self._run_checkpointer, self._rank_state = checkpointer, rank_state
         self._last, self._without_gain = -1, 0

@@ -82,7 +82,7 @@ class ProgressBar(HookBase):
         storage = self.trainer.storage
         told = [f"loss {self._median('total_loss'):.3g}"]
         if self._metric in storage.latest():
-            told.append(f"{self._metric.rpartition('/')[2]} {storage.latest()[self._metric][0]:.1f}")
+            told.append(f"{self._metric.rpartition('/')[2]} {storage.latest()[self._metric][0]:.3g}")
         if "time" in storage.histories():
             seconds = storage.history("time").median(1000)
             left = datetime.timedelta(seconds=int(seconds * (self.trainer.max_iter - self.trainer.iter - 1)))
@@ -91,7 +91,7 @@ class ProgressBar(HookBase):
         told += [
             f"{name.removeprefix('loss_')} {self._median(name):.3g}"
             for name in storage.histories()
-            if "loss" in name and name != "total_loss"
+            if "loss" in name and name != "total_loss" and "/" not in name
         ]
         return "  ".join(told)
 

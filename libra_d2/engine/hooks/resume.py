@@ -11,8 +11,8 @@ from libra_d2.data.random_state import rng_state, set_rng_state
 
 logger = logging.getLogger(__name__)
 
-# A plain attribute of Detectron2's dense detectors, a moving average that their state_dict does not hold.
-_LOSS_NORMALIZER = "loss_normalizer"
+#: a plain attribute of Detectron2's dense detectors, a moving average that their state_dict does not hold
+LOSS_NORMALIZER = "loss_normalizer"
 
 
 class RankState(HookBase):
@@ -57,18 +57,18 @@ class RankState(HookBase):
             return
         own = ranks[comm.get_rank()]
         set_rng_state(own["rng"], self.trainer.cfg.MODEL.DEVICE)
-        if own[_LOSS_NORMALIZER] is not None:
-            setattr(self._model(), _LOSS_NORMALIZER, own[_LOSS_NORMALIZER])
+        if own[LOSS_NORMALIZER] is not None:
+            setattr(self._model(), LOSS_NORMALIZER, own[LOSS_NORMALIZER])
 
     def gather(self):
         """Takes the states of all ranks as they are now; all have to call it."""
         self._gathered = {"iteration": self.trainer.iter, "ranks": comm.gather(self._capture())}
 
     def _capture(self) -> dict:
-        normalizer = getattr(self._model(), _LOSS_NORMALIZER, None)
+        normalizer = getattr(self._model(), LOSS_NORMALIZER, None)
         if isinstance(normalizer, torch.Tensor):
             normalizer = normalizer.item()
-        return {"rng": rng_state(self.trainer.cfg.MODEL.DEVICE), _LOSS_NORMALIZER: normalizer}
+        return {"rng": rng_state(self.trainer.cfg.MODEL.DEVICE), LOSS_NORMALIZER: normalizer}
 
     def _model(self):
         model = self.trainer.model

@@ -15,7 +15,7 @@ def settings(metric="bbox/AP", patience=0, **solver):
     }
 
 
-def scripted(aps):
+def scripted(aps, metric="bbox/AP"):
     """A trainer whose n-th evaluation finds the n-th AP, also where it is resumed."""
 
     class OfWeights(Scripted):
@@ -26,8 +26,9 @@ def scripted(aps):
             weights = sum(p.sum() for p in model.parameters()).item()
             if weights not in cls.by_weights:
                 cls.by_weights[weights] = aps[len(cls.by_weights)]
-            return {"bbox": {"AP": cls.by_weights[weights]}}
+            return {cls.task: {cls.metric: cls.by_weights[weights]}}
 
+    OfWeights.task, OfWeights.metric = metric.split("/")
     return OfWeights
 
 
@@ -58,6 +59,12 @@ def test_a_run_ends_where_patience_does(config, tmp_path):
     torch.testing.assert_close(final["model"], numbered(out, 7), rtol=0, atol=0)
     assert best(out)[0] == 3
     assert trainer._last_eval_results["bbox"]["AP"] == 9
+
+
+def test_of_losses_the_lowest_is_the_best(config, tmp_path):
+    loss = "validation_loss/total_loss"
+    scripted([3.0, 1.0, float("nan"), 1.0, 0.5, 2.0], loss).run(config(**settings(loss, patience=2)))
+    assert best(tmp_path / "out")[0] == 3, "patience ends the run before 0.5"
 
 
 def test_a_run_that_patience_has_ended_is_not_taken_up_again_but_with_more_of_it(config, tmp_path):
