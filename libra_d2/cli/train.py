@@ -21,12 +21,15 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from libra_d2.engine.agreement import check_agreement
+from libra_d2.engine.batch_scaling import changes, scaled
 from libra_d2.engine.check_run import check_run
 from libra_d2.engine.launch import launch
 from libra_d2.engine.output_dir import output_dir, show_tracebacks
 from libra_d2.engine.setup import enter_process, setup
 from libra_d2.engine.trainer import LibraTrainer
 from libra_d2.inference import load_trained
+
+logger = logging.getLogger(__name__)
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -79,9 +82,14 @@ def _on_each_rank(args, cfg):
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
     enter_process(cfg)
-    check_run(cfg, comm.get_world_size(), train=not args.eval_only)
+    world_size, given = comm.get_world_size(), cfg
+    if not args.eval_only:
+        cfg = scaled(cfg, world_size)
+    check_run(cfg, world_size, train=not args.eval_only)
     check_agreement(cfg)
     with output_dir(cfg, args):
+        if what := changes(given, cfg):
+            logger.info(f"Scaled to the batch of this run: {what}")
         _train_or_evaluate(args, cfg)
 
 
@@ -92,7 +100,7 @@ def _train_or_evaluate(args, cfg):
     trainer = LibraTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     results = trainer.train()
-    logging.getLogger("libra_d2").info(
+    logger.info(
         f"Try it: libra-d2 predict --config-file {cfg.MODEL.LIBRA.LAZY.FILE or f'{cfg.OUTPUT_DIR}/config.yaml'} "
         f"--input IMAGE --output FOLDER --opts MODEL.WEIGHTS {cfg.OUTPUT_DIR}/{_best_or_last(cfg)}"
     )

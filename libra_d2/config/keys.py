@@ -146,6 +146,12 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("SOLVER.OPTIMIZER", "SGD", "`SGD` (as Detectron2) or `AdamW`."),
         Key("INPUT.COLOR_AUG", 0.0, "0.2: brightness, contrast and saturation are each drawn from 0.8 to 1.2."),
         Key(
+            "MODEL.LIBRA.TRAIN.REFERENCE_BATCH",
+            0,
+            "The `SOLVER.IMS_PER_BATCH` that learning rate and schedule are written for, e.g. 16: they are scaled to "
+            "the one of the run; 0: taken as they are.",
+        ),
+        Key(
             "MODEL.LIBRA.TRAIN.DUMP_DIVERGED",
             False,
             "Keep the step at which training diverges in `OUTPUT_DIR/diverged_rank0.pth`, for "

@@ -22,6 +22,7 @@ def check_run(cfg: CfgNode, world_size: int, *, train: bool) -> None:
     """Refuses what would fail, or silently do nothing, in the course of training or evaluation.
 
     Args:
+        cfg: scaled to the batch of the run, see ``batch_scaling.py``.
         world_size: the number of processes, on all machines together.
         train: False where the run evaluates alone.
 
@@ -70,8 +71,8 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
         cfg, "SOLVER.STEPS", f"ascending, none of them SOLVER.MAX_ITER {last}", lambda s: _ascends(s) and last not in s
     )
     choice(cfg, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", ("value", "norm"))
-    ranks = cfg.SOLVER.REFERENCE_WORLD_SIZE or world_size  # Detectron2 scales the batch from one to the other
-    number(cfg, "SOLVER.IMS_PER_BATCH", f"a multiple of the {ranks} processes", lambda x: x >= ranks and x % ranks == 0)
+    what = f"a multiple of the {world_size} processes"
+    number(cfg, "SOLVER.IMS_PER_BATCH", what, lambda x: x >= world_size and x % world_size == 0)
     _check_train_keys(cfg)
 
 

@@ -20,6 +20,7 @@ from libra_d2.data.random_state import preserved_rng
 from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
 from libra_d2.engine.amp import build_stepper
+from libra_d2.engine.batch_scaling import scaled
 from libra_d2.engine.hooks import (
     BestCheckpointer,
     EndOfPatience,
@@ -53,7 +54,7 @@ class LibraTrainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = scaled(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)

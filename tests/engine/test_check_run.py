@@ -93,7 +93,6 @@ def test_it_is_refused_by_its_key(opts, message, data, monkeypatch, tmp_path):
     [
         [],
         ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"],
-        ["SOLVER.IMS_PER_BATCH", 3, "SOLVER.REFERENCE_WORLD_SIZE", 3],  # Detectron2 makes it 2 for 2 processes
         ["TEST.AUG.ENABLED", True],
         [
             *["MODEL.LIBRA.TRAIN.VALIDATION_LOSS", 5, "TEST.EVAL_PERIOD", 10],
