@@ -198,6 +198,12 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "in `OUTPUT_DIR/model_final_ema.pth`, beside the weights themselves; 0: no average.",
         ),
         Key(
+            "MODEL.LIBRA.TRAIN.WRITERS",
+            [],
+            "Where metrics go besides the terminal, metrics.json and TensorBoard: `wandb` (Weights & Biases) and "
+            "`mlflow`, each to be installed with pip.",
+        ),
+        Key(
             "MODEL.LIBRA.TRAIN.AMP_DTYPE",
             "float16",
             "What `SOLVER.AMP.ENABLED` computes in: `float16` (as Detectron2; needs CUDA) or `bfloat16`.",

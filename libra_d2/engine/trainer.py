@@ -34,6 +34,7 @@ from libra_d2.engine.hooks import (
     WeightAverage,
     averaged_model,
 )
+from libra_d2.engine.run_writers import build_run_writers
 from libra_d2.engine.validation_loss import ValidationLoss
 from libra_d2.evaluation import build_evaluator
 from libra_d2.inference.tiles import in_tiles, unresized
@@ -177,6 +178,10 @@ class LibraTrainer(DefaultTrainer):
                 kept.append(ProgressBar(cfg))
         first = next(i for i, h in enumerate(ret) if isinstance(h, hooks.PeriodicCheckpointer | hooks.EvalHook))
         return ret[:first] + kept + ret[first:]
+
+    def build_writers(self):
+        """Detectron2's writers and those that ``MODEL.LIBRA.TRAIN.WRITERS`` names; on the main rank alone."""
+        return [*super().build_writers(), *build_run_writers(self.cfg)]
 
     def _evaluation_hooks(self) -> list:
         ret = [EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from detectron2.engine import TrainerBase, hooks
 from detectron2.utils.events import CommonMetricPrinter
 
+from libra_d2.engine.run_writers import RunWriter
+
 
 @contextlib.contextmanager
 def before_the_first_step(trainer: TrainerBase) -> Iterator[None]:
@@ -45,7 +47,8 @@ class EvalHook(hooks.EvalHook):
 class PeriodicWriter(hooks.PeriodicWriter):
     """Detectron2's, which also writes after each evaluation: it would keep the last one alone of those in a period.
 
-    Terminal and log.txt, to which evaluations tell their results themselves, get the lines that they get there.
+    Terminal and log.txt, to which evaluations tell their results themselves, get the lines that they get there. Runs of
+    trackers begin and end with the training.
     """
 
     def __init__(self, writers, eval_period: int, **kwargs):
@@ -53,11 +56,21 @@ class PeriodicWriter(hooks.PeriodicWriter):
         self._eval_period = eval_period
 
     def before_train(self):
+        for writer in self._run_writers():
+            writer.open(is_resumed=self.trainer.start_iter > 0)
         self._write_evaluation(self.trainer.start_iter)
 
     def after_step(self):
         super().after_step()
         self._write_evaluation(self.trainer.iter + 1)
+
+    def after_train(self):
+        super().after_train()
+        for writer in self._run_writers():
+            writer.end(is_complete=self.trainer.iter + 1 >= self.trainer.max_iter)
+
+    def _run_writers(self) -> list[RunWriter]:
+        return [writer for writer in self._writers if isinstance(writer, RunWriter)]
 
     def _write_evaluation(self, steps_done: int) -> None:
         if steps_done and self._eval_period > 0 and steps_done % self._eval_period == 0:
