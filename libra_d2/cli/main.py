@@ -20,7 +20,7 @@ COMMANDS = {
     "check": "find what is wrong with a COCO json and its images, and the settings that suit it",
     "convert": "convert weights from MMDetection, and back",
     "proposals": "write an RPN's proposals, to train Fast R-CNN on",
-    "plot": "draw what Libra R-CNN balances, or detections beside the ground truth",
+    "plot": "draw your data, what Libra R-CNN balances, or detections beside the ground truth",
     "install-detectron2": "install the tested Detectron2 where there is none",
     "env": "print what a bug report needs to say",
 }

@@ -26,7 +26,7 @@ def check_tiles(cfg: CfgNode) -> None:
         return
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"--tile needs {' and '.join(missing)}: pip install 'libra-d2[tiles]'")
+        raise UserError(f"--tile needs {' and '.join(missing)}: pip install 'libra_d2[tiles]'")
     for key in ("MODEL.LOAD_PROPOSALS", "MODEL.KEYPOINT_ON"):
         if value_of(cfg, key):
             raise UserError(f"MODEL.LIBRA.TILES.SIZE: expected 0 with {key} True, which tiles cannot do, got {size}")
