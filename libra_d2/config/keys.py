@@ -152,12 +152,6 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "the one of the run; 0: taken as they are.",
         ),
         Key(
-            "MODEL.LIBRA.TRAIN.COMPILE",
-            [],
-            "Parts of the model that `torch.compile` compiles while it trains: `bfp` (the balanced pyramid without "
-            "what it wraps) and `box_head`.",
-        ),
-        Key(
             "MODEL.LIBRA.TRAIN.DUMP_DIVERGED",
             False,
             "Keep the step at which training diverges in `OUTPUT_DIR/diverged_rank0.pth`, for "

@@ -11,7 +11,6 @@ from torch import nn
 
 from libra_d2.checks import UserError, choice
 from libra_d2.modeling import balance_scalars
-from libra_d2.modeling.backbone.resize import max_pool_to, nearest_to, repeat
 from libra_d2.modeling.compatibility import check_compatibility
 
 logger = logging.getLogger(__name__)
@@ -157,56 +156,27 @@ class BalancedFeaturePyramid(Backbone):
         if init in ("zero", "mmdet") and refine is not None:
             nn.init.zeros_(self.refine.last.weight)
         self.gate = nn.Parameter(torch.zeros(())) if init == "identity" else None
-        self._compiled = None
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps images (N, 3, H, W) to {level: (N, C, H_level, W_level)}, in the order of ``bottom_up``."""
         features = self.bottom_up(x)
-        if self._compiled is not None and torch.is_grad_enabled():
-            scattered = self._compiled(self, features, for_all_sizes=True)
-        else:
-            scattered = self._balanced(features)
-        if self.training and (log := balance_scalars.due()):
-            balance_scalars.log_pyramid(log, features, scattered, self.gate)
-        return scattered
-
-    def compile(self, *args, **kwargs):
-        """Compiles what this module adds to ``bottom_up``, in place; takes what :func:`torch.compile` does.
-
-        Without gradients, as in an evaluation, it runs in eager mode.
-        """
-        # Of the class: a copy of the module must not compute with this one.
-        self._compiled = torch.compile(BalancedFeaturePyramid._balanced, *args, **kwargs)
-
-    def _balanced(self, features: dict[str, torch.Tensor], for_all_sizes: bool = False) -> dict[str, torch.Tensor]:
-        """
-        Args:
-            for_all_sizes: resize by ops that ``torch.compile`` does not compile for one size.
-        """
-        resized = self._resized_for_all_sizes if for_all_sizes else self._resized
-        at = self._out_features.index(self.refine_level)
         size = features[self.refine_level].shape[-2:]
-        gathered = [resized(features[name], i, at, size) for i, name in enumerate(self._out_features)]
+        at = self._out_features.index(self.refine_level)
+        gathered = [
+            F.adaptive_max_pool2d(features[name], size) if i < at else F.interpolate(features[name], size=size)
+            for i, name in enumerate(self._out_features)
+        ]
         balanced = self.refine(sum(gathered) / len(gathered))
         if self.gate is not None:
             balanced = self.gate * balanced
-        return {
-            name: features[name] + resized(balanced, at, i, features[name].shape[-2:])
-            for i, name in enumerate(self._out_features)
-        }
-
-    @staticmethod
-    def _resized(x: torch.Tensor, level: int, other: int, size: tuple[int, int]) -> torch.Tensor:
-        """From the size of one level to that of another, each by its place in the order of levels."""
-        return F.adaptive_max_pool2d(x, size) if level < other else F.interpolate(x, size=size)
-
-    def _resized_for_all_sizes(self, x: torch.Tensor, level: int, other: int, size: tuple[int, int]) -> torch.Tensor:
-        if level <= other:
-            return max_pool_to(x, size) if level < other else x
-        coarse, fine = (self._out_feature_strides[self._out_features[i]] for i in (level, other))
-        padded_to = self.size_divisibility
-        is_exact = padded_to > 0 and padded_to % coarse == coarse % fine == 0  # other sizes are rounded up
-        return repeat(x, coarse // fine) if is_exact else nearest_to(x, size)
+        scattered = {}
+        for i, name in enumerate(self._out_features):
+            level = features[name]
+            resize = F.interpolate if i < at else F.adaptive_max_pool2d
+            scattered[name] = level + resize(balanced, level.shape[-2:])
+        if self.training and (log := balance_scalars.due()):
+            balance_scalars.log_pyramid(log, features, scattered, self.gate)
+        return scattered
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
         _adapt_checkpoint(self, state_dict, prefix, errors)
