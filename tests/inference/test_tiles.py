@@ -238,7 +238,7 @@ def test_what_cannot_be_is_one_sentence(opts, message):
 def test_a_missing_package_is_named_with_the_extra_that_has_it(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "sahi" else find(name))
-    with pytest.raises(UserError, match=r"--tile needs sahi: pip install 'libra-d2\[tiles\]'$"):
+    with pytest.raises(UserError, match=r"--tile needs sahi: pip install 'libra_d2\[tiles\]'$"):
         build_predictor(tiles_cfg())
     check_tiles(tiles_cfg(0))
 
