@@ -36,6 +36,21 @@ def require_detectron2() -> None:
         raise MissingDetectron2("Detectron2 is not installed; this installs it: libra-d2 install-detectron2")
 
 
+def require_packages(what: str, names: Iterable[str], extra: str) -> None:
+    """Finds out whether the packages of an extra are installed, without importing them.
+
+    Args:
+        what: needs them, e.g. "--tile".
+        extra: of libra_d2, which has them.
+
+    Raises:
+        UserError: names those that are missing, and the line that installs them.
+    """
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{what} needs {' and '.join(missing)}: pip install 'libra_d2[{extra}]'")
+
+
 def value_of(cfg, key: str):
     """The value behind a dotted key, such as "MODEL.LIBRA.SAMPLER.NAME"."""
     return reduce(getattr, key.split("."), cfg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from torch import nn
 from torch.export import Dim
 from torch.overrides import TorchFunctionMode
 
-from libra_d2.checks import UserError
+from libra_d2.checks import UserError, require_packages
 
 #: what a side has at least with ``dynamic``, in multiples of the stride: torch.export fixes the sides of maps of 1
 FEWEST = 5
@@ -92,9 +91,7 @@ def largest_error(model: nn.Module, file: str | os.PathLike, images: Sequence[to
 
 def check_packages() -> None:
     """Raises UserError where a package is missing that the export to ONNX needs."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"--format onnx needs {' and '.join(missing)}: pip install 'libra_d2[export]'")
+    require_packages("--format onnx", _NEEDED, "export")
 
 
 class _GatheredMaxPool(TorchFunctionMode):

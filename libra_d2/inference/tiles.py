@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -11,7 +9,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from libra_d2.checks import UserError, number, value_of
+from libra_d2.checks import UserError, number, require_packages, value_of
 from libra_d2.inference.tile_masks import TileMasks
 
 _NEEDED = ("sahi", "shapely")
@@ -24,9 +22,7 @@ def check_tiles(cfg: CfgNode) -> None:
     size = number(cfg, "MODEL.LIBRA.TILES.SIZE", "pixels, or 0 for whole images", lambda x: x >= 0)
     if not size:
         return
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"--tile needs {' and '.join(missing)}: pip install 'libra_d2[tiles]'")
+    require_packages("--tile", _NEEDED, "tiles")
     for key in ("MODEL.LOAD_PROPOSALS", "MODEL.KEYPOINT_ON"):
         if value_of(cfg, key):
             raise UserError(f"MODEL.LIBRA.TILES.SIZE: expected 0 with {key} True, which tiles cannot do, got {size}")
