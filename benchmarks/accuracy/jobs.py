@@ -81,13 +81,13 @@ def cause_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
     return _jobs(protocol, SEARCH_SEEDS, (*PARTS, *CAUSES), cell)
 
 
-def screen_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
-    """The runs of screening.py, set by set, with the first search seed; every other set has the levels turned round."""
+def screen_jobs(protocol: str, cell: Cell | None = None, screen: str = "screen") -> list[Job]:
+    """The runs of a screen (screening.py), set by set, with the first search seed; every other set is turned round."""
     rate, iterations = cell or PROTOCOLS[protocol].search[0]
     return [
-        Job(name, protocol, screening.name_of(on), rate, iterations, SEARCH_SEEDS[0])
+        Job(name, protocol, screening.name_of(screen, on), rate, iterations, SEARCH_SEEDS[0])
         for place, name in enumerate(PROTOCOLS[protocol].sets)
-        for on in screening.design(turned=place % 2 == 1)
+        for on in screening.design(screen, turned=place % 2 == 1)
     ]
 
 

@@ -3,13 +3,14 @@
     python benchmarks/accuracy/run.py --data DIR [--workers 2] [--minutes 90] [--only facemask imagenet seed1 ...]
 
 --data has coco_person/, facemask/ and deeppcb/ below it (README.md says where to get them). --what chooses between the
-test seeds, single changes on the search seeds, many of them at once (screening.py), the search, and the long training
-of the second protocol's detector.
+test seeds, single changes on the search seeds, many of them at once (the two screens of screening.py), the search, and
+the long training of the second protocol's detector.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import folds
 import jobs
+import screening
 from arms import PARTS
 from jobs import OUTPUT, Job
 from results import METRICS, Result, append, read, remaining
@@ -35,7 +37,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THR
 LISTS = {
     "test": jobs.final_jobs,
     "causes": jobs.cause_jobs,
-    "screen": jobs.screen_jobs,
+    **{name: functools.partial(jobs.screen_jobs, screen=name) for name in screening.SCREENS},
     "search": jobs.search_jobs,
 }
 lock = threading.Lock()

@@ -19,58 +19,79 @@ import numpy as np
 import statsmodels.api
 
 # factor -> (off, on); the last pair of a key counts
-_LIBRA = "MODEL.LIBRA"
-_PYRAMID = [f"{_LIBRA}.BFP.ENABLED", "True", f"{_LIBRA}.BFP.REFINE_TYPE", "conv", f"{_LIBRA}.BFP.INIT", "identity"]
-FACTORS = {
-    "rpn": (
-        [f"{_LIBRA}.RPN.NEG_POS_UB", "-1.0", f"{_LIBRA}.RPN.NORMALIZER", "fixed"],
-        [f"{_LIBRA}.RPN.NEG_POS_UB", "5.0", f"{_LIBRA}.RPN.NORMALIZER", "sampled"],
-    ),
-    "positives": ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"]),
-    "negatives": ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"]),
-    "balanced_l1": ([], ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "balanced_l1"]),
-    "pyramid": ([], _PYRAMID),
-    "box_weight": ([], ["MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "2.0"]),
-    "proposals": ([], ["MODEL.RPN.PRE_NMS_TOPK_TRAIN", "2000", "MODEL.RPN.POST_NMS_TOPK_TRAIN", "1000"]),
+Factors = dict[str, tuple[list[str], list[str]]]
+_LIBRA, _BOX, _PROPOSALS = "MODEL.LIBRA", "MODEL.ROI_BOX_HEAD", "MODEL.RPN"
+_RPN = (
+    [f"{_LIBRA}.RPN.NEG_POS_UB", "-1.0", f"{_LIBRA}.RPN.NORMALIZER", "fixed"],
+    [f"{_LIBRA}.RPN.NEG_POS_UB", "5.0", f"{_LIBRA}.RPN.NORMALIZER", "sampled"],
+)
+_BALANCED_L1 = ([], [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"])
+_PYRAMID = (
+    [],
+    [f"{_LIBRA}.BFP.ENABLED", "True", f"{_LIBRA}.BFP.REFINE_TYPE", "conv", f"{_LIBRA}.BFP.INIT", "identity"],
+)
+SCREENS: dict[str, Factors] = {
+    "screen": {
+        "rpn": _RPN,
+        "positives": ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"]),
+        "negatives": ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"]),
+        "balanced_l1": _BALANCED_L1,
+        "pyramid": _PYRAMID,
+        "box_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "2.0"]),
+        "proposals": ([], [f"{_PROPOSALS}.PRE_NMS_TOPK_TRAIN", "2000", f"{_PROPOSALS}.POST_NMS_TOPK_TRAIN", "1000"]),
+    },
+    # What the first one spoke for or left open, what it spoke against the other way round, and two rivals
+    "second": {
+        "rpn": _RPN,
+        "pyramid": _PYRAMID,
+        "balanced_l1": _BALANCED_L1,
+        "half_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"]),
+        "few_proposals": ([], [f"{_PROPOSALS}.PRE_NMS_TOPK_TRAIN", "500", f"{_PROPOSALS}.POST_NMS_TOPK_TRAIN", "250"]),
+        "pisa": ([], [f"{_LIBRA}.PISA.ENABLED", "True"]),
+        "seesaw": ([], [f"{_LIBRA}.CLASS_LOSS.NAME", "seesaw"]),
+    },
 }
 
 
-def design(turned: bool = False) -> list[tuple[str, ...]]:
+def design(screen: str, turned: bool = False) -> list[tuple[str, ...]]:
     """The factors that are on, run by run. Seven columns from three: a, b, c, ab, ac, bc and abc."""
     sign = -1 if turned else 1
     runs = []
     for a, b, c in product((-1, 1), repeat=3):
         levels = (a, b, c, a * b, a * c, b * c, a * b * c)
-        runs.append(tuple(name for name, level in zip(FACTORS, levels, strict=True) if sign * level > 0))
+        runs.append(tuple(name for name, level in zip(SCREENS[screen], levels, strict=True) if sign * level > 0))
     return runs
 
 
-def name_of(on: Sequence[str]) -> str:
-    return "+".join(["screen", *on])
+def name_of(screen: str, on: Sequence[str]) -> str:
+    return "+".join([screen, *on])
 
 
 def arms(baseline: Sequence[str]) -> dict[str, list[str]]:
-    """{arm: KEY VALUE pairs} of every run of both designs."""
+    """{arm: KEY VALUE pairs} of every run of every screen."""
     return {
-        name_of(on): [*baseline, *(pair for name, levels in FACTORS.items() for pair in levels[name in on])]
+        name_of(screen, on): [*baseline, *(pair for name, levels in factors.items() for pair in levels[name in on])]
+        for screen, factors in SCREENS.items()
         for turned in (False, True)
-        for on in design(turned)
+        for on in design(screen, turned)
     }
 
 
-def effects(rows: Sequence[tuple[str, str, float]]) -> dict[str, tuple[float, float, float, float]]:
+def effects(
+    rows: Sequence[tuple[str, str, float]], factors: Sequence[str]
+) -> dict[str, tuple[float, float, float, float]]:
     """{factor: (effect, standard error, low, high)} of (block, arm, value); a block is a set with one seed.
 
     Least squares with a mean for each block; sets scatter differently, hence the HC2 covariance.
     """
     blocks = sorted({block for block, _, _ in rows})
     columns = [[block == other for other in blocks] for block, _, _ in rows]
-    on = [[(name in arm.split("+")) - 0.5 for name in FACTORS] for _, arm, _ in rows]
+    on = [[(name in arm.split("+")) - 0.5 for name in factors] for _, arm, _ in rows]
     fit = statsmodels.api.OLS([value for *_, value in rows], np.hstack([columns, on]).astype(float)).fit(
         cov_type="HC2", use_t=True
     )
     bounds = fit.conf_int(0.05)
-    places = dict(zip(FACTORS, range(len(blocks), len(blocks) + len(FACTORS)), strict=True))
+    places = dict(zip(factors, range(len(blocks), len(blocks) + len(factors)), strict=True))
     return {name: (fit.params[k], fit.bse[k], *bounds[k]) for name, k in places.items()}
 
 
@@ -91,22 +112,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--metric", default="AP", choices=METRICS)
     metric = parser.parse_args().metric
-    for protocol in PROTOCOLS:
-        runs = [r for r in read() if r.protocol == protocol and r.arm.startswith("screen")]
+    for protocol, (screen, factors) in product(PROTOCOLS, SCREENS.items()):
+        runs = [r for r in read() if r.protocol == protocol and r.arm.split("+")[0] == screen]
         rows = [(f"{r.set} seed {r.seed}", r.arm, getattr(r, metric)) for r in runs]
         counts = {block: sum(block == other for other, *_ in rows) for block, *_ in rows}
-        rows = [row for row in rows if counts[row[0]] == len(design())]
+        rows = [row for row in rows if counts[row[0]] == len(design(screen))]
         if not rows:
             continue
         blocks = list(dict.fromkeys(block for block, *_ in rows))
         table = {
             name: [f"{difference([row for row in rows if row[0] == block], name):+.1f}" for block in blocks]
-            for name in FACTORS
+            for name in factors
         }
         if len(blocks) > 1:  # the eight runs of one block leave nothing to tell chance by
-            for name, (effect, error, low, high) in effects(rows).items():
+            for name, (effect, error, low, high) in effects(rows, list(factors)).items():
                 table[name].append(f"{effect:+.1f} ± {error:.1f} [{low:+.1f}, {high:+.1f}]")
-        print(f"## {protocol}: {metric}, on less off, {len(rows)} runs\n")
+        print(f"## {protocol}, {screen}: {metric}, on less off, {len(rows)} runs\n")
         header = ["factor", *blocks, *(["all"] if len(blocks) > 1 else [])]
         print(markdown(header, [[name, *cells] for name, cells in table.items()]))
 

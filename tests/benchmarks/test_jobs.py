@@ -129,7 +129,8 @@ def test_the_second_protocol_starts_from_the_detector_and_leaves_its_set_out(acc
 def test_single_changes_and_searches_never_see_a_test_seed(accuracy):
     jobs, arms = accuracy("jobs"), accuracy("arms")
     for protocol in jobs.PROTOCOLS:
-        exploring = [*jobs.cause_jobs(protocol), *jobs.screen_jobs(protocol), *jobs.search_jobs(protocol)]
+        exploring = [*jobs.cause_jobs(protocol), *jobs.search_jobs(protocol)]
+        exploring += [job for name in accuracy("screening").SCREENS for job in jobs.screen_jobs(protocol, screen=name)]
         final = jobs.final_jobs(protocol)
         assert not {job.seed for job in exploring} & {job.seed for job in final}
         assert len({job.seed for job in final}) == 5

@@ -11,22 +11,23 @@ def screening(accuracy):
     return accuracy("screening")
 
 
+@pytest.mark.parametrize("screen", ["screen", "second"])
 @pytest.mark.parametrize("turned", [False, True])
-def test_every_pair_of_factors_is_seen_at_each_combination_of_levels_equally_often(screening, turned):
-    runs = screening.design(turned)
-    for one, other in itertools.combinations(screening.FACTORS, 2):
+def test_every_pair_of_factors_is_seen_at_each_combination_of_levels_equally_often(screening, screen, turned):
+    runs = screening.design(screen, turned)
+    for one, other in itertools.combinations(screening.SCREENS[screen], 2):
         levels = [(one in on, other in on) for on in runs]
         assert all(levels.count(pair) == 2 for pair in itertools.product((False, True), repeat=2))
 
 
 def test_effects_are_differences_of_means_whatever_the_level_of_a_set(screening):
     rows = [
-        (block, screening.name_of(on), level + 2 * ("rpn" in on) - ("pyramid" in on) + noise)
+        (block, screening.name_of("screen", on), level + 2 * ("rpn" in on) - ("pyramid" in on) + noise)
         for block, level, turned in (("easy", 60, False), ("hard", 10, True))
-        for on, noise in zip(screening.design(turned), (0.1, -0.2, 0.3, 0, 0.1, 0, -0.3, 0.2), strict=True)
+        for on, noise in zip(screening.design("screen", turned), (0.1, -0.2, 0.3, 0, 0.1, 0, -0.3, 0.2), strict=True)
     ]
-    found = screening.effects(rows)
-    for name in screening.FACTORS:
+    found = screening.effects(rows, list(screening.SCREENS["screen"]))
+    for name in screening.SCREENS["screen"]:
         on, off = ([value for _, arm, value in rows if (name in arm.split("+")) == is_on] for is_on in (True, False))
         effect, error, low, high = found[name]
         assert effect == pytest.approx(statistics.mean(on) - statistics.mean(off))
@@ -39,16 +40,18 @@ def test_effects_are_differences_of_means_whatever_the_level_of_a_set(screening)
 def test_no_factor_is_mixed_up_with_two_others_once_both_designs_are_run(screening):
     """In one design "balanced_l1" is the product of "rpn" and "positives"; turned round it is its opposite."""
     rows = [
-        (str(turned), screening.name_of(on), 5 * (("rpn" in on) == ("positives" in on)))
+        (str(turned), screening.name_of("screen", on), 5 * (("rpn" in on) == ("positives" in on)))
         for turned in (False, True)
-        for on in screening.design(turned)
+        for on in screening.design("screen", turned)
     ]
-    assert screening.effects(rows[:8])["balanced_l1"][0] == pytest.approx(5)
-    assert all(abs(effect) < 1e-9 for effect, *_ in screening.effects(rows).values())
+    factors = list(screening.SCREENS["screen"])
+    assert screening.effects(rows[:8], factors)["balanced_l1"][0] == pytest.approx(5)
+    assert all(abs(effect) < 1e-9 for effect, *_ in screening.effects(rows, factors).values())
 
 
-def test_the_sets_take_the_designs_in_turn(accuracy, screening):
-    jobs = accuracy("jobs")
-    runs = jobs.screen_jobs("imagenet")
-    assert [job.arm for job in runs if job.set == "facemask"] == [screening.name_of(on) for on in screening.design()]
-    assert {job.arm for job in runs if job.set == "deeppcb"} == {screening.name_of(on) for on in screening.design(True)}
+@pytest.mark.parametrize("screen", ["screen", "second"])
+def test_the_sets_take_the_designs_in_turn(accuracy, screening, screen):
+    runs = accuracy("jobs").screen_jobs("imagenet", screen=screen)
+    for name, turned in (("facemask", False), ("deeppcb", True)):
+        expected = {screening.name_of(screen, on) for on in screening.design(screen, turned)}
+        assert {job.arm for job in runs if job.set == name} == expected
