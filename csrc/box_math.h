@@ -57,9 +57,8 @@ LIBRA_HD float intersection(const Box& a, const Box& b) {
   return mul_rn(max_of(w, 0.f), max_of(h, 0.f));
 }
 
-// inter / ((area_gt + area_box) - inter), Detectron2's pairwise_iou(gt, box). One select covers all
-// odd cases: an empty intersection divides to 0 or NaN, an overflowing one to NaN, and both count
-// as 0.
+// inter / ((area_gt + area_box) - inter), Detectron2's pairwise_iou(gt, box). One select covers all odd cases: an empty
+// intersection divides to 0 or NaN, an overflowing one to NaN, and both count as 0.
 LIBRA_HD float iou_from(float inter, float gt_area, float box_area) {
   return max_of(div_rn(inter, sub_rn(add_rn(gt_area, box_area), inter)), 0.f);
 }

@@ -12,8 +12,11 @@ namespace libra_d2 {
 // The tensors of one call; rows are those of all images.
 struct SampleTensors {
   const Tensor &labels, &ious, &matched_idx, &offsets, &seed;
-  int64_t images, rows, num_samples;
-  Tensor indices, num_positive, num_negative;
+  const int64_t num_samples;
+  const int64_t images = offsets.size(0) - 1, rows = labels.size(0);
+  Tensor indices = empty(labels, {images, num_samples}, aoti_torch_dtype_int64());
+  Tensor num_positive = empty(labels, {images}, aoti_torch_dtype_int64());
+  Tensor num_negative = empty(labels, {images}, aoti_torch_dtype_int64());
 };
 
 // `draw` fills the outputs; there is at least one image then.
@@ -27,20 +30,8 @@ std::tuple<Tensor, Tensor, Tensor> bucketed_sample(const Tensor& labels, const T
   check_bucketed_sample(labels, ious, matched_idx, offsets, seed);
   const SampleRule rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper,
                                          bin_upper_value, floor_thr, floor_fraction, neg_pos_ub);
-  const int64_t images = offsets.size(0) - 1;
-  const int32_t int64 = aoti_torch_dtype_int64();
-  SampleTensors t{labels,
-                  ious,
-                  matched_idx,
-                  offsets,
-                  seed,
-                  images,
-                  labels.size(0),
-                  num_samples,
-                  empty(labels, {images, num_samples}, int64),
-                  empty(labels, {images}, int64),
-                  empty(labels, {images}, int64)};
-  if (images > 0) draw(rule, t);
+  SampleTensors t{labels, ious, matched_idx, offsets, seed, num_samples};
+  if (t.images > 0) draw(rule, t);
   return {t.indices, t.num_positive, t.num_negative};
 }
 

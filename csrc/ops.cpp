@@ -9,15 +9,11 @@ STABLE_TORCH_LIBRARY(libra_d2, m) {
       "match_boxes(Tensor boxes, Tensor gt_boxes, Tensor? box_offsets, Tensor gt_offsets, "
       "float[] thresholds, int[] labels, bool allow_low_quality) -> (Tensor, Tensor, Tensor)");
   // The IoU matrices [R_n, G_n] of all images, one after the other; numel is their total size.
-  m.def(
-      "batched_iou(Tensor boxes, Tensor gt_boxes, Tensor box_offsets, Tensor gt_offsets, "
-      "SymInt numel) -> Tensor");
+  m.def("batched_iou(Tensor boxes, Tensor gt_boxes, Tensor box_offsets, Tensor gt_offsets, SymInt numel) -> Tensor");
   // Indices [N, num_samples] of the drawn boxes, numbers of positives and negatives:
   // docs/sampling.md. bin_upper is "value" (bin_upper_value counts), "max_all" or "max_neg".
   m.def(
-      "bucketed_sample(Tensor labels, Tensor ious, Tensor matched_idx, Tensor offsets, Tensor "
-      "seed, "
-      "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, "
-      "str bin_upper, float bin_upper_value, float floor_thr, float floor_fraction, "
-      "float neg_pos_ub) -> (Tensor, Tensor, Tensor)");
+      "bucketed_sample(Tensor labels, Tensor ious, Tensor matched_idx, Tensor offsets, Tensor seed, "
+      "SymInt num_samples, float positive_fraction, str positive, str negative, int num_bins, str bin_upper, "
+      "float bin_upper_value, float floor_thr, float floor_fraction, float neg_pos_ub) -> (Tensor, Tensor, Tensor)");
 }

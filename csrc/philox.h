@@ -12,13 +12,7 @@ struct Words4 {
   uint32_t x, y, z, w;
 };
 
-LIBRA_HD uint32_t mul_hi(uint32_t a, uint32_t b) {
-#if defined(__CUDA_ARCH__)
-  return __umulhi(a, b);
-#else
-  return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
-#endif
-}
+LIBRA_HD uint32_t mul_hi(uint32_t a, uint32_t b) { return static_cast<uint32_t>((uint64_t{a} * b) >> 32); }
 
 LIBRA_HD Words4 philox4x32_10(Words4 counter, uint32_t key0, uint32_t key1) {
   constexpr uint32_t kMul0 = 0xD2511F53u, kMul1 = 0xCD9E8D57u, kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
@@ -33,8 +27,7 @@ LIBRA_HD Words4 philox4x32_10(Words4 counter, uint32_t key0, uint32_t key1) {
 
 enum class Domain : uint32_t { kBox = 0, kGroundTruth = 1 };
 
-// The keys of one box (x: first, y: refill, z: top-up) or of one ground truth (x). `index` counts
-// inside the image.
+// The keys of one box (x: first, y: refill, z: top-up) or of one ground truth (x). `index` counts inside the image.
 LIBRA_HD Words4 draw_keys(int64_t seed, int64_t index, int64_t image, Domain domain) {
   const uint64_t bits = static_cast<uint64_t>(seed);
   return philox4x32_10(

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "../tensors.h"
-#include "packed_ground_truths.h"
+#include "vector_kernels.h"
 
 namespace libra_d2 {
 namespace {

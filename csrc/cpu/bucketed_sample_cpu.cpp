@@ -15,8 +15,7 @@ void draw_on_cpu(const SampleRule& rule, SampleTensors& t) {
   int64_t* out = t.indices.mutable_data_ptr<int64_t>();
   int64_t* positives = t.num_positive.mutable_data_ptr<int64_t>();
   int64_t* negatives = t.num_negative.mutable_data_ptr<int64_t>();
-  // Waking a thread for less, a fraction of a millisecond, loses more on a busy machine than it
-  // wins.
+  // Waking a thread for less, a fraction of a millisecond, loses more on a busy machine than it wins.
   constexpr int64_t kRowsPerTask = 1 << 15;
   const int64_t grain = 1 + kRowsPerTask * t.images / (t.rows + 1);
   torch::stable::parallel_for(0, t.images, grain, [&](int64_t begin, int64_t end) {

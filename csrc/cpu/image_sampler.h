@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "packed_ground_truths.h"
+#include "vector_kernels.h"
 
 namespace libra_d2::cpu {
 

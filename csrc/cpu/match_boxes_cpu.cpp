@@ -1,6 +1,5 @@
-// match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may
-// overlap it. Low-quality matches take a second pass over the few pairs that can tie with a best
-// IoU.
+// match_boxes on the CPU: tiles of boxes in parallel, each against the ground truths that may overlap it. Low-quality
+// matches take a second pass over the few pairs that can tie with a best IoU.
 #include <algorithm>
 #include <memory>
 #include <mutex>
@@ -8,13 +7,12 @@
 #include <vector>
 
 #include "../tensors.h"
-#include "packed_ground_truths.h"
+#include "vector_kernels.h"
 
 namespace libra_d2 {
 namespace {
 
-// Rows of `boxes` that images [first_image, last_image) match; several images where boxes are
-// shared.
+// Rows of `boxes` that images [first_image, last_image) match; several images where boxes are shared.
 struct Segment {
   int64_t begin, end, first_image, last_image, first_tile;
 
@@ -47,12 +45,16 @@ struct Matching {
 
   int64_t output_row(int64_t image, int64_t row) const { return shared ? image * num_boxes + row : row; }
 
+  std::vector<Segment>::const_iterator segment_of(int64_t tile) const {
+    return std::upper_bound(segments.begin(), segments.end(), tile,
+                            [](int64_t t, const Segment& s) { return t < s.first_tile; }) -
+           1;
+  }
+
   // f(segment, tile, first row, number of rows) for each tile of [begin, end).
   template <class F>
   void for_tiles(int64_t begin, int64_t end, const F& f) const {
-    auto segment = std::upper_bound(segments.begin(), segments.end(), begin,
-                                    [](int64_t t, const Segment& s) { return t < s.first_tile; });
-    --segment;
+    auto segment = segment_of(begin);
     for (int64_t t = begin; t < end; ++t) {
       while (segment + 1 != segments.end() && (segment + 1)->first_tile <= t) ++segment;
       const int64_t row = segment->begin + (t - segment->first_tile) * kTile;
@@ -98,10 +100,8 @@ struct Best {
 void match(const Matching& m, Best* best) {
   std::mutex mutex;
   torch::stable::parallel_for(0, m.num_tiles, m.grain(), [&](int64_t begin, int64_t end) {
-    int64_t first_image = 0, last_image = 0;
-    m.for_tiles(begin, begin + 1, [&](const Segment& s, int64_t, int64_t, int64_t) { first_image = s.first_image; });
-    m.for_tiles(end - 1, end, [&](const Segment& s, int64_t, int64_t, int64_t) { last_image = s.last_image; });
-    const int64_t first_gt = m.gt_offsets[first_image], last_gt = m.gt_offsets[last_image];
+    const int64_t first_gt = m.gt_offsets[m.segment_of(begin)->first_image];
+    const int64_t last_gt = m.gt_offsets[m.segment_of(end - 1)->last_image];
     ColumnMaxima maxima(first_gt, best ? last_gt : first_gt);
     std::vector<int32_t> selected(last_gt - first_gt + 1);
     BoxTile tile;

@@ -3,8 +3,17 @@
 #include <cstdlib>
 #include <string>
 
-// Target pragmas rather than target_clones: GCC lowers vector types before it makes the clones, for
-// the baseline, and they work under sanitizers and with every C library.
+// Target pragmas rather than target_clones: GCC lowers vector types before it makes the clones, for the baseline, and
+// they work under sanitizers and with every C library.
+#define LIBRA_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define LIBRA_BEGIN(isa) LIBRA_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define LIBRA_END LIBRA_PRAGMA(clang attribute pop)
+#else
+#define LIBRA_BEGIN(isa) LIBRA_PRAGMA(GCC push_options) LIBRA_PRAGMA(GCC target(isa))
+#define LIBRA_END LIBRA_PRAGMA(GCC pop_options)
+#endif
+
 namespace libra_d2 {
 namespace {
 
@@ -14,33 +23,18 @@ constexpr int64_t kWidth = 4;
 }  // namespace baseline
 
 #if defined(__x86_64__)
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2")
-#endif
+LIBRA_BEGIN("avx2")
 namespace avx2 {
 constexpr int64_t kWidth = 8;
 #include "vector_kernels_impl.h"
 }  // namespace avx2
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq")
-#endif
+LIBRA_END
+LIBRA_BEGIN("avx512f,avx512vl,avx512bw,avx512dq")
 namespace avx512 {
 constexpr int64_t kWidth = 16;
 #include "vector_kernels_impl.h"
 }  // namespace avx512
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+LIBRA_END
 #endif
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "../bucketed_sample.h"
 #include "../match_boxes.h"
@@ -15,8 +16,7 @@ namespace libra_d2 {
 constexpr int64_t kTile = 128;
 constexpr int64_t kLanes = 16;  // boxes in the widest vector
 
-// Box coordinates, one array each; up to the next multiple of kLanes the rows beyond `count` are
-// empty boxes.
+// Box coordinates, one array each; up to the next multiple of kLanes the rows beyond `count` are empty boxes.
 struct alignas(64) BoxTile {
   float x1[kTile], y1[kTile], x2[kTile], y2[kTile], area[kTile];
   Box bounds;  // of the boxes that are not empty
@@ -33,6 +33,27 @@ struct alignas(64) TileMatch {
 struct GroundTruths {
   const float *x1, *y1, *x2, *y2, *area;
   int64_t count;
+};
+
+// The ground truths of a batch; those with a non-finite coordinate become empty boxes.
+class PackedGroundTruths {
+ public:
+  PackedGroundTruths(const float* boxes, int64_t count) : count_(count), values_(5 * count) {
+    for (int64_t g = 0; g < count; ++g) {
+      const Box box = sanitized(load_box(boxes + 4 * g));
+      const float row[5] = {box.x1, box.y1, box.x2, box.y2, area_of(box)};
+      for (int64_t c = 0; c < 5; ++c) values_[c * count + g] = row[c];
+    }
+  }
+
+  GroundTruths rows(int64_t begin, int64_t end) const {
+    const float* p = values_.data() + begin;
+    return {p, p + count_, p + 2 * count_, p + 3 * count_, p + 4 * count_, end - begin};
+  }
+
+ private:
+  int64_t count_;
+  std::vector<float> values_;
 };
 
 struct VectorKernels {

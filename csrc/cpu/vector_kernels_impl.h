@@ -1,7 +1,6 @@
-// Included by vector_kernels.cpp once for each instruction set, inside a namespace and under a
-// target pragma of its own; so it has no include guard. Vectors of kWidth floats are in GCC's and
-// Clang's own notation and fill a register: what is wider than one, GCC 12 takes apart lane by
-// lane.
+// Included by vector_kernels.cpp once for each instruction set, inside a namespace and under a target pragma of its
+// own; so it has no include guard. Vectors of kWidth floats are in GCC's and Clang's own notation and fill a register:
+// what is wider than one, GCC 12 takes apart lane by lane.
 
 #define LIBRA_INLINE inline __attribute__((always_inline))
 

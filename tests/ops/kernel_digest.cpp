@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/image_sampler.h"
-#include "cpu/packed_ground_truths.h"
+#include "cpu/vector_kernels.h"
 
 using namespace libra_d2;
 
