@@ -42,23 +42,7 @@ def plot_detections(scenes: Sequence[Scene], inches: float = 4.2) -> Figure:
     """Draws images side by side: ground truth dashed in white, detections in yellow with their score in percent."""
     figure, panels = new_figure(len(scenes), inches * len(scenes), inches + 0.35)
     for axes, scene in zip(panels, scenes, strict=True):
-        axes.imshow(scene.image, interpolation="lanczos")
-        axes.axis("off")
-        for box in scene.truth:
-            _rectangle(axes, box, TRUTH, linestyle=(0, (3, 2)), linewidth=1.1)
-        for box, score, label in zip(scene.boxes, scene.scores, scene.labels, strict=True):
-            _rectangle(axes, box, DETECTION, linewidth=1.5)
-            text = f"{label} {100 * score:.0f}".strip()
-            axes.text(
-                box[0] + 1,
-                box[1] - 1,
-                text,
-                color=DETECTION,
-                fontsize=6.5,
-                va="bottom",
-                clip_on=True,
-                path_effects=[path_effects.withStroke(linewidth=1.6, foreground="black")],
-            )
+        _draw(axes, scene, fontsize=6.5)
     outline = [path_effects.withStroke(linewidth=3, foreground="#444444")]
     handles = [
         Line2D([], [], color=DETECTION, linewidth=2, path_effects=outline, label="detection, score in %"),
@@ -66,6 +50,35 @@ def plot_detections(scenes: Sequence[Scene], inches: float = 4.2) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+@styled
+def plot_scene(scene: Scene, inches: float = 5.0) -> Figure:
+    """Draws one image like :func:`plot_detections`, without a legend; its longer side has so many inches."""
+    height, width = scene.image.shape[:2]
+    figure, (axes,) = new_figure(1, *(inches * side / max(height, width) for side in (width, height)))
+    figure.get_layout_engine().set(w_pad=0, h_pad=0)
+    _draw(axes, scene, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, scene: Scene, fontsize: float) -> None:
+    axes.imshow(scene.image, interpolation="lanczos")
+    axes.axis("off")
+    for box in scene.truth:
+        _rectangle(axes, box, TRUTH, linestyle=(0, (3, 2)), linewidth=1.1)
+    for box, score, label in zip(scene.boxes, scene.scores, scene.labels, strict=True):
+        _rectangle(axes, box, DETECTION, linewidth=1.5)
+        axes.text(
+            box[0] + 1,
+            box[1] - 1,
+            f"{label} {100 * score:.0f}".strip(),
+            color=DETECTION,
+            fontsize=fontsize,
+            va="bottom",
+            clip_on=True,
+            path_effects=[path_effects.withStroke(linewidth=1.6, foreground="black")],
+        )
 
 
 def _rectangle(axes: Axes, box: np.ndarray, color: str, **style) -> None:

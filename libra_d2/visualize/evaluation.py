@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from libra_d2.visualize.style import BLUE, BLUES, GREY, INK, new_figure, styled
 
-_MOST_CLASSES = 30
+_MOST_CLASSES = 20
+_TOLD = {"localisation": "badly localised", "class": "wrong class"}
 
 
 @styled
@@ -30,12 +32,14 @@ def plot_mistakes(kinds: dict[str, int], missed: int) -> Figure:
     figure, (axes,) = new_figure(1, 5.0, 3.8)
     counts = {**kinds, "missed": missed}
     colors = [BLUES[2] if name == "correct" else GREY for name in counts]
-    bars = axes.barh(list(counts), list(counts.values()), color=colors)
-    axes.bar_label(bars, padding=3, fontsize=8.5)
+    bars = axes.barh([_TOLD.get(name, name) for name in counts], list(counts.values()), color=colors)
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     axes.set_xlim(0, 1.15 * max(1, *counts.values()))
-    axes.set(xlabel="detections, or objects that are missed")
+    axes.set(xlabel="detections; missed: objects")
     axes.set_title("Detections by kind")
     return figure
 
@@ -44,7 +48,7 @@ def plot_mistakes(kinds: dict[str, int], missed: int) -> Figure:
 def plot_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     """Objects of a class (row) by what they were found as (column), in parts of the row.
 
-    Of more than 30 classes, those that are mistaken most often.
+    Of more than 20 classes, those that are mistaken most often.
     """
     wrong = confusion[:-1].sum(1) - confusion[:-1, :-1].diagonal()
     kept = sorted(np.argsort(-wrong, kind="stable")[:_MOST_CLASSES])
@@ -52,7 +56,7 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     counts = confusion[np.ix_(rows, rows)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     labels = [names[k] for k in kept]
-    size = 2.6 + 0.42 * len(rows)
+    size = 2.6 + 0.38 * len(rows)
     figure, (axes,) = new_figure(1, size, size)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.grid(visible=False)
@@ -62,7 +66,8 @@ def plot_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
     for (row, column), number in np.ndenumerate(counts):
         if number:
             color = "white" if shares[row, column] > 0.5 else INK
-            axes.text(column, row, f"{number}", ha="center", va="center", fontsize=7.5, color=color)
-    axes.set(xlabel="found as", ylabel="is")
-    axes.set_title("What is taken for what")
+            axes.text(column, row, f"{number:,}", ha="center", va="center", fontsize=8, color=color)
+    axes.set(xlabel="found as", ylabel="object")
+    chosen = f" ({len(kept)} of {len(names)} classes)" if len(kept) < len(names) else ""
+    axes.set_title(f"What is taken for what{chosen}")
     return figure

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +17,16 @@ from libra_d2.evaluation.coco import loaded
 from libra_d2.evaluation.coco_tables import Tables, coco_tables
 from libra_d2.evaluation.mistakes import Image as Judged
 from libra_d2.evaluation.mistakes import Mistakes, best_threshold, count, judge
-from libra_d2.visualize.detections import Scene, plot_detections
+from libra_d2.visualize.detections import Scene, plot_scene
 from libra_d2.visualize.evaluation import plot_confusion, plot_curves, plot_mistakes
+from libra_d2.visualize.report_page import DPI, figure, page, row, table
 from libra_d2.visualize.style import save
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .75rem; text-align: right }
-th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #e6e6e6 }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% }
-"""
+_TASKS = {"bbox": "Boxes", "segm": "Masks"}
+_UNITS = (
+    "Percent. AP is the mean over IoUs from 0.5 to 0.95; APs, APm and APl are those of small, medium and large objects "
+    "(up to 32 × 32 pixels, up to 96 × 96, and larger). A dash: there is no such object."
+)
 
 
 def write_report(
@@ -58,30 +56,32 @@ def write_report(
     names = [category["name"] for category in truth.loadCats(categories)]
     images = judge(truth, loaded(truth, results).dataset["annotations"])
     mistakes = count(images, categories, best_threshold(images))
-    scenes = list(_worst(images, mistakes, truth, image_root, num_worst))
+    worst = list(_worst(images, mistakes, truth, image_root, num_worst))
 
     pictures = {
-        "curves": plot_curves(tables["bbox"].recall, tables["bbox"].precision),
-        "mistakes": plot_mistakes(mistakes.kinds, mistakes.missed),
-        "confusion": plot_confusion(mistakes.confusion, names),
-        **({"worst": plot_detections([scene for _, scene in scenes])} if scenes else {}),
+        **{f"{task}_curves.png": plot_curves(t.recall, t.precision) for task, t in tables.items()},
+        "mistakes.png": plot_mistakes(mistakes.kinds, mistakes.missed),
+        "confusion.png": plot_confusion(mistakes.confusion, names),
+        **{f"worst_{n}.jpg": plot_scene(scene) for n, (_, scene) in enumerate(worst, 1)},
     }
-    for name, figure in pictures.items():
-        save(figure, folder / f"{name}.png", dpi=110)
+    for name, picture in pictures.items():
+        save(picture, folder / name, dpi=DPI)
     for task, of_task in tables.items():
         _write_csv(folder / f"{task}_by_class.csv", of_task)
     numbers = {task: {k: None if math.isnan(v) else v for k, v in t.overall.items()} for task, t in tables.items()}
     numbers |= {"threshold": mistakes.threshold, "kinds": mistakes.kinds, "missed": mistakes.missed}
     (folder / "report.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(_page(title, folder, tables, mistakes, [name for name, _ in scenes]), encoding="utf-8")
-    return page
+    counted = f"{len(truth.imgs):,} images, {_num_objects(tables['bbox']):,} objects, {len(results):,} detections"
+    file = folder / "report.html"
+    parts = [f'<p class="soft">{counted}</p>', *_parts(folder, tables, mistakes, [caption for caption, _ in worst])]
+    file.write_text(page(title, parts), encoding="utf-8")
+    return file
 
 
 def _worst(
     images: list[Judged], mistakes: Mistakes, truth: COCO, root: str, number: int
 ) -> Iterable[tuple[str, Scene]]:
-    """(file name, what is to be drawn) of the images with the most mistakes whose files can be read."""
+    """(caption, what is to be drawn) of the images with the most mistakes whose files can be read."""
     judged = {image.image_id: image for image in images}
     for image_id, wrong in mistakes.worst:
         if not wrong or not number:
@@ -94,7 +94,7 @@ def _worst(
         kept = of_image.scores >= mistakes.threshold
         labels = [category["name"] for category in truth.loadCats(of_image.labels[kept].tolist())]
         boxes = (_corners(of_image.truth), _corners(of_image.detected[kept]))
-        yield name, Scene(pixels, *boxes, of_image.scores[kept], labels)
+        yield f"{name}: {wrong} mistake{'s' * (wrong > 1)}", Scene(pixels, *boxes, of_image.scores[kept], labels)
         number -= 1
 
 
@@ -111,45 +111,32 @@ def _rows(tables: Tables) -> list[list]:
     """A head, the figures of all classes, and those of each."""
     return [
         ["class", "objects", *tables.overall],
-        ["all", sum(number for _, number, _ in tables.by_class), *tables.overall.values()],
+        ["all", _num_objects(tables), *tables.overall.values()],
         *([name, number, *figures.values()] for name, number, figures in tables.by_class),
     ]
 
 
-def _page(title: str, folder: Path, tables: dict[str, Tables], mistakes: Mistakes, worst: Sequence[str]) -> str:
-    def picture(name: str) -> str:
-        content = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-        return f'<img alt="{name}" src="data:image/png;base64,{content}">'
+def _num_objects(tables: Tables) -> int:
+    return sum(number for _, number, _ in tables.by_class)
 
-    parts = [f"<h1>{html.escape(title)}</h1>"]
+
+def _parts(folder: Path, tables: dict[str, Tables], mistakes: Mistakes, worst: list[str]) -> Iterable[str]:
     for task, of_task in tables.items():
-        parts += [f"<h2>{'Boxes' if task == 'bbox' else 'Masks'}</h2>", _table(*_rows(of_task))]
-    parts += [
-        "<p>Percent. APs, APm and APl are those of small, medium and large objects (up to 32 x 32, up to 96 x 96 "
-        "pixels, and larger).</p>",
-        picture("curves"),
-        "<h2>Mistakes</h2>",
+        yield f"<h2>{_TASKS[task]}</h2>"
+        note = f'<p class="soft">{_UNITS}</p>' if task == "bbox" else ""
+        curves = figure(folder / f"{task}_curves.png", "precision over recall")
+        yield row(f"<div>{table(*_rows(of_task))}{note}</div>", curves)
+    yield "<h2>Mistakes</h2>"
+    yield (
         f"<p>Detections with a score of {mistakes.threshold:.2f} or more, where F1 is highest. A detection is correct "
         "that has an IoU of 0.5 or more with an object of its class; a duplicate if a better one has found that "
         "object; badly localised from an IoU of 0.1 on; of the wrong class if it has 0.5 or more with an object of "
-        "another; background otherwise.</p>",
-        picture("mistakes"),
-        picture("confusion"),
-    ]
+        "another; background otherwise.</p>"
+    )
+    kinds = figure(folder / "mistakes.png", "how many detections are correct, or wrong in which way")
+    yield row(kinds, figure(folder / "confusion.png", "objects by the class that they were found as"))
     if worst:
-        listed = ", ".join(html.escape(name) for name in worst)
-        parts += ["<h2>The images with the most mistakes</h2>", f"<p>{listed}</p>", picture("worst")]
-    body = "\n".join(parts)
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
-
-
-def _table(head: Sequence[str], *rows: Sequence) -> str:
-    def cell(value) -> str:
-        if not isinstance(value, float):
-            return html.escape(str(value))
-        return "–" if math.isnan(value) else f"{value:.1f}"
-
-    lines = ["<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>" for row in rows]
-    return "<table>\n" + "\n".join(lines) + "\n</table>"
+        yield "<h2>The images with the most mistakes</h2>"
+        yield "<p>Detections in yellow with their score in percent, objects dashed in white.</p>"
+        drawn = [folder / f"worst_{n}.jpg" for n in range(1, len(worst) + 1)]
+        yield row(*(figure(path, "detections and objects", told) for path, told in zip(drawn, worst, strict=True)))

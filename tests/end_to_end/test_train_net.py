@@ -156,7 +156,7 @@ def test_eval_writes_a_report(place, trained):
     last = [line for line in output.splitlines() if "copypaste: " in line][-1].rpartition(" ")[2]
     assert f"{numbers['bbox']['AP']:.4f}" == last.split(",")[0], "as in the evaluation"
     text = (place.folder / "reported" / "report" / "report.html").read_text()
-    assert all(f"<td>{name}</td>" in text for name in ("red", "green", "blue"))
+    assert all(f"<th>{name}</th>" in text for name in ("red", "green", "blue"))
     assert "The images with the most mistakes" in text
 
 

@@ -4,6 +4,7 @@ import contextlib
 import io
 
 import numpy as np
+from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}, {"id": 9, "name": "<owl>"}]
@@ -51,3 +52,17 @@ def random_scene(num_images=12, seed=0):
                 moved[2:] = [max(value, 1.0) for value in moved[2:]]
                 results.append(result(image, int(rng.choice([category, 3, 8, 9])), moved, float(rng.random())))
     return coco(annotations, num_images), results
+
+
+def draw(truth, folder):
+    """Writes the images, each object a disc of its class's colour; the folder is new."""
+    folder.mkdir()
+    colours = dict(zip(sorted(truth.cats), ("#c5554a", "#4a7bc5", "#58a55c"), strict=True))
+    noise = np.random.default_rng(0).normal(90, 12, (400, 400, 3)).clip(0, 255).astype(np.uint8)
+    for image in truth.imgs.values():
+        picture = Image.fromarray(noise)
+        pen = ImageDraw.Draw(picture)
+        for annotation in truth.imgToAnns[image["id"]]:
+            x, y, w, h = annotation["bbox"]
+            pen.ellipse((x, y, x + w, y + h), fill=colours[annotation["category_id"]])
+        picture.save(folder / image["file_name"])

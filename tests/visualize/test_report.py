@@ -3,29 +3,27 @@
 import json
 import re
 
-import numpy as np
-from PIL import Image
 from pycocotools import mask
 
 from libra_d2.visualize.report import write_report
-from tests.evaluation.scene import random_scene
+from tests.evaluation.scene import draw, random_scene
 
 
 def test_the_report_has_all_in_one_file(tmp_path):
     truth, results = random_scene()
-    (tmp_path / "images").mkdir()
-    for image in (1, 2, 3, 4, 5, 6, 7, 8):  # the others are gone
-        pixels = np.full((400, 400, 3), 90, np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{image}.png")
+    draw(truth, tmp_path / "images")
+    for image in (9, 10, 11, 12):
+        (tmp_path / "images" / f"{image}.png").unlink()
     page = write_report(tmp_path / "report", truth, results, title="some & data", image_root=str(tmp_path / "images"))
     text = page.read_text()
     assert "<title>some &amp; data</title>" in text
     assert "&lt;owl&gt;" in text
     assert "<owl>" not in text
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/jpeg;base64,") == 4
     assert not re.search(r"https?://|src=\"(?!data:)|href=", text)
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    pictures = {"curves.png", "mistakes.png", "confusion.png", "worst.png"}
+    pictures = {"bbox_curves.png", "mistakes.png", "confusion.png", *(f"worst_{n}.jpg" for n in (1, 2, 3, 4))}
     assert names == {"report.html", "report.json", "bbox_by_class.csv", *pictures}
     numbers = json.loads((tmp_path / "report" / "report.json").read_text())
     rows = (tmp_path / "report" / "bbox_by_class.csv").read_text().splitlines()
@@ -46,4 +44,5 @@ def test_masks_have_a_table_of_their_own(tmp_path):
     page = write_report(tmp_path, truth, results, title="masks")
     assert "<h2>Masks</h2>" in page.read_text()
     assert (tmp_path / "segm_by_class.csv").exists()
-    assert not (tmp_path / "worst.png").exists(), "no image can be read"
+    assert (tmp_path / "segm_curves.png").exists()
+    assert not list(tmp_path.glob("worst*")), "no image can be read"
