@@ -69,13 +69,14 @@ def _draw(axes: Axes, scene: Scene, fontsize: float) -> None:
         _rectangle(axes, box, TRUTH, linestyle=(0, (3, 2)), linewidth=1.1)
     for box, score, label in zip(scene.boxes, scene.scores, scene.labels, strict=True):
         _rectangle(axes, box, DETECTION, linewidth=1.5)
+        is_at_top = box[1] < 0.04 * len(scene.image)  # no room for the label above it
         axes.text(
             box[0] + 1,
-            box[1] - 1,
+            box[1] + 1 if is_at_top else box[1] - 1,
             f"{label} {100 * score:.0f}".strip(),
             color=DETECTION,
             fontsize=fontsize,
-            va="bottom",
+            va="top" if is_at_top else "bottom",
             clip_on=True,
             path_effects=[path_effects.withStroke(linewidth=1.6, foreground="black")],
         )

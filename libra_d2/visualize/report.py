@@ -24,8 +24,8 @@ from libra_d2.visualize.style import save
 
 _TASKS = {"bbox": "Boxes", "segm": "Masks"}
 _UNITS = (
-    "Percent. AP is the mean over IoUs from 0.5 to 0.95; APs, APm and APl are those of small, medium and large objects "
-    "(up to 32 × 32 pixels, up to 96 × 96, and larger). A dash: there is no such object."
+    "Percent. AP is the mean over IoUs from 0.5 to 0.95; APs, APm and APl are those of small, medium and large "
+    "objects (up to 32&nbsp;×&nbsp;32 pixels, up to 96&nbsp;×&nbsp;96, and larger). A dash: there is no such object."
 )
 
 
