@@ -7,6 +7,7 @@ import argparse
 import importlib
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 import libra_d2
@@ -25,6 +26,8 @@ COMMANDS = {
     "env": "print what a bug report needs to say",
 }
 WITHOUT_DETECTRON2 = ("install-detectron2", "env")
+# what a new torch says of Detectron2's and fvcore's code
+_OF_DETECTRON2 = ("`torch.jit.script` is deprecated", "torch.meshgrid: in an upcoming release")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +57,8 @@ def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
         prog: how the user called it, for messages.
     """
     prog = prog or f"libra-d2 {command}"
+    for message in _OF_DETECTRON2:
+        warnings.filterwarnings("ignore", message)
     args = argparse.Namespace()
     try:
         if command not in WITHOUT_DETECTRON2:

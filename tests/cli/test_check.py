@@ -1,6 +1,8 @@
 """libra-d2 check: after the faults, a description for the config that is given."""
 
 import json
+import subprocess
+import sys
 
 from PIL import Image
 
@@ -21,6 +23,11 @@ def test_the_description_is_for_the_config_that_is_given(tmp_path, capsys):
     config = ["--config-file", "quickstart/libra_faster_rcnn_trees.yaml"]
     assert main([*command, *config, "--opts", "INPUT.MIN_SIZE_TRAIN", "(0,)"]) == 0
     assert "64 px a side as trained" in capsys.readouterr().out
+
+    module = [sys.executable, "-m", "libra_d2.cli", *command]
+    done = subprocess.run(module, capture_output=True, text=True, check=True)
+    assert "sizes" in done.stdout
+    assert not done.stderr  # no warnings that a user can do nothing about
 
     content["annotations"][0]["bbox"] = [0, 0, 0, 64]
     (tmp_path / "a.json").write_text(json.dumps(content))
