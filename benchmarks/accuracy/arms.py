@@ -20,6 +20,7 @@ BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", 
 BASELINE += [f"{_BOX}.BBOX_REG_LOSS_TYPE", "smooth_l1", f"{_BOX}.SMOOTH_L1_BETA", "0.0"]  # L1
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
+_RPN_PLAIN = [f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"]  # as Detectron2's
 
 # What is judged by the test seeds
 PARTS = {
@@ -41,7 +42,7 @@ CAUSES = {
     "bfp_integrate": BASELINE + INTEGRATE,
     "bfp_conv": [*BASELINE, *BFP, f"{_BFP}.REFINE_TYPE", "conv"],
     # the RPN's limit of five negatives a positive, and its divisor: the baseline has both, rpn_plain neither
-    "rpn_plain": [*BASELINE, f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"],
+    "rpn_plain": [*BASELINE, *_RPN_PLAIN],
     "rpn_limit": [*BASELINE, f"{_RPN}.NEG_POS_UB", "5.0", f"{_RPN}.NORMALIZER", "fixed"],
     "rpn_normalizer": [*BASELINE, f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "sampled"],
     # the picks
@@ -51,8 +52,11 @@ CAUSES = {
     # where sampling has more to choose from: a quarter of the boxes
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
-    # the loss: its slope at large errors, as a weight of L1, and a balanced L1 without it
+    # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
+    "half_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],
+    "quarter_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.25"],
+    "detectron2_half_weight": [*BASELINE, *DETECTRON2, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],
     "balanced_l1_gamma_1": [*BASELINE, *BALANCED_L1, "MODEL.LIBRA.BALANCED_L1.GAMMA", "1.0"],
     # rivals, ours and Detectron2's own
     "pisa": [*BASELINE, "MODEL.LIBRA.PISA.ENABLED", "True"],
