@@ -5,6 +5,7 @@ user can mend comes back from a rank as a :class:`UserError`, while its tracebac
 """
 
 import contextlib
+import gc
 import json
 import logging
 import multiprocessing
@@ -50,7 +51,7 @@ def launch(main: Callable, *args, run, device: str) -> int:
         stop_signals.watch_parent()
         with _explained():
             main(*args)
-        dist.destroy_process_group()
+        _end_process_group()
         return 0
     if run.num_gpus * run.num_machines <= 1:
         with _explained():
@@ -88,6 +89,16 @@ def _join_torchrun(run, device: str, timeout: timedelta) -> None:
     if len(sizes) > 1:
         raise UserError(f"--nproc-per-node: expected the same on every machine, got {sorted(sizes)}")
     comm.create_local_process_group(local_size)
+
+
+def _end_process_group() -> None:
+    """Joins the group's threads: one that still drops tensors when the interpreter ends aborts the process.
+
+    They live as long as something refers to the group, which Detectron2 does in a cache, and DDP in what is garbage.
+    """
+    comm._get_global_gloo_group.cache_clear()
+    gc.collect()
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,8 @@
 """The documented commands, run as they are, on a data set that train_net.py has never seen."""
 
-import contextlib
 import json
 import os
 import re
-import shutil
-import signal
-import time
 
 import pytest
 import torch
@@ -38,25 +34,9 @@ def test_own_json_trains_and_ends_with_the_ap(place, trained):
     assert last_losses(out)["total_loss"] > 0
 
 
-def kill_after_the_first_checkpoint(place, *args, out):
-    """Three iterations are left to do it in, which a busy machine may miss."""
-    for _ in range(5):
-        shutil.rmtree(place.folder / out, ignore_errors=True)
-        process = place.start(*place.training(*args, "OUTPUT_DIR", out))
-        tag = place.folder / out / "last_checkpoint"
-        while not (tag.exists() and tag.read_text()) and process.poll() is None:
-            time.sleep(0.005)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if tag.read_text() == "model_0000002.pth":
-            return
-    pytest.fail("each time it was killed too late to say anything")
-
-
 def test_a_killed_training_resumes_with_the_losses_it_would_have_had(place, trained):
     out = place.folder / "killed"
-    kill_after_the_first_checkpoint(place, out="killed")
+    place.kill_after_the_first_checkpoint("OUTPUT_DIR", "killed")
     output = place.train("--resume", "OUTPUT_DIR", "killed", "DATALOADER.NUM_WORKERS", "2")
     assert "Starting training from iteration 3" in output
     assert last_losses(out) == pytest.approx(last_losses(place.folder / "whole"), rel=1e-5)
@@ -66,7 +46,7 @@ def test_a_killed_training_keeps_the_averaged_weights_and_the_best(place):
     options = ["TEST.EVAL_PERIOD", 3, "MODEL.LIBRA.TRAIN.EMA_DECAY", 0.5]
     options += ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox_EMA/AP", "MODEL.LIBRA.TRAIN.PATIENCE", 5]
     place.train(*options, "OUTPUT_DIR", "followed")
-    kill_after_the_first_checkpoint(place, *options, out="followed_killed")
+    place.kill_after_the_first_checkpoint(*options, "OUTPUT_DIR", "followed_killed")
     place.train("--resume", *options, "OUTPUT_DIR", "followed_killed")
     whole, killed = (torch.load(place.folder / out / "model_final.pth") for out in ("followed", "followed_killed"))
     torch.testing.assert_close(killed["averaged"], whole["averaged"], rtol=1e-5, atol=1e-7)
@@ -102,36 +82,6 @@ def test_two_cpu_ranks_train_resume_and_evaluate(place):
     output = place.train("--resume", *args, "ranks_resumed")
     assert "Starting training from iteration 3" in output
     assert last_losses(out) == pytest.approx(last_losses(place.folder / "ranks"), rel=1e-5)
-
-
-def test_two_ranks_take_the_step_that_one_takes(place):
-    """With every box sampled, as many on each rank, and losses divided by the same, their gradients are the same."""
-    content = json.loads((place.folder / "train" / "annotations.json").read_text())
-    content["images"] = [image for image in content["images"] if image["width"] == 96][:4]
-    first = {a["image_id"]: a for a in reversed(content["annotations"])}
-    content["annotations"] = [first[image["id"]] for image in content["images"]]
-    (place.folder / "even.json").write_text(json.dumps(content))
-
-    def first_gradients(ranks):
-        place.run(
-            *(ROOT / "train_net.py", "--config-file", "tiny.yaml", "--num-gpus", ranks, "--dist-url", "auto"),
-            *("--train-json", "even.json", "--train-images", "train/images", "MODEL.DEVICE", "cpu"),
-            *("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.PIXEL_STD", "[500.0, 500.0, 500.0]"),
-            *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", 10000, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 1000),
-            *("MODEL.LIBRA.RPN.NEG_POS_UB", -1.0, "MODEL.LIBRA.RPN.NORMALIZER", "fixed"),
-            *("INPUT.MIN_SIZE_TRAIN", "(64,)", "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()"),
-            *("SOLVER.WEIGHT_DECAY", 0.0, "OUTPUT_DIR", f"step_{ranks}"),
-        )
-        state = torch.load(place.folder / f"step_{ranks}" / "model_final.pth")["trainer"]["_trainer"]["optimizer"][
-            "state"
-        ]
-        return [state[i]["momentum_buffer"] for i in sorted(state)]  # after one step of SGD the gradient itself
-
-    one, two = first_gradients(1), first_gradients(2)
-    assert min(gradient.abs().max() for gradient in one) > 0
-    for alone, together in zip(one, two, strict=True):
-        scale = alone.abs().max().item()
-        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5 * scale + 1e-9)
 
 
 def test_the_saved_config_alone_evaluates(place, trained):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +61,25 @@ class Workplace:
 
     def train(self, *args, **kwargs):
         return self.run(*self.training(*args), **kwargs)
+
+    def kill_after_the_first_checkpoint(self, *args):
+        """Trains until then; the last of ``args`` is OUTPUT_DIR.
+
+        Three iterations are left to do it in, which a busy machine may miss.
+        """
+        out = self.folder / args[-1]
+        for _ in range(5):
+            shutil.rmtree(out, ignore_errors=True)
+            process = self.start(*self.training(*args))
+            tag = out / "last_checkpoint"
+            while not (tag.exists() and tag.read_text()) and process.poll() is None:
+                time.sleep(0.005)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if tag.read_text() == "model_0000002.pth":
+                return
+        raise AssertionError("each time it was killed too late to say anything")
 
     def training(self, *args):
         data = ["--train-json", "train/annotations.json", "--train-images", "train/images"]

@@ -4,6 +4,10 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +17,7 @@ from libra_d2.checks import UserError
 from libra_d2.engine.failures import remedy
 from libra_d2.engine.launch import _report, launch
 
+ROOT = Path(__file__).parents[2]
 TWO = SimpleNamespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto", dist_timeout=100)
 
 
@@ -80,6 +85,30 @@ def test_torchrun_and_a_launcher_of_our_own_are_not_both_used(device, monkeypatc
         monkeypatch.setenv(name, "2")
     with pytest.raises(UserError, match="torchrun has started the ranks of this run: leave out --num-gpus"):
         launch(end, "bug", run=TWO, device=device)
+
+
+ALONE = """
+import os
+from types import SimpleNamespace
+from detectron2.utils import comm
+from libra_d2.engine.launch import launch
+run = SimpleNamespace(num_gpus=1, num_machines=1, dist_timeout=100)
+launch(lambda: print("gathered", comm._get_global_gloo_group().size()), run=run, device="cpu")
+print("names:", *(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are listed in /proc, which is Linux's")
+def test_a_rank_of_torchrun_ends_without_threads_of_its_group(monkeypatch):
+    """At the interpreter's end they can abort it. Those of a host's group stay, in which nothing runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    one = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    rank = [sys.executable, "-c", ALONE]
+    output = subprocess.check_output(rank, env={**os.environ, **one, **address}, text=True, cwd=ROOT)
+    assert "gathered 1" in output
+    assert output.split("names:")[1].split().count("pt_gloo_runloop") <= 2
 
 
 @pytest.mark.parametrize(
