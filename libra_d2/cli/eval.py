@@ -15,10 +15,11 @@ import os
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from pycocotools.coco import COCO
 
 from libra_d2.cli import train
+from libra_d2.data.coco_json import complete_metadata
 from libra_d2.engine.setup import add_tile_arguments
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,7 @@ def _report(cfg: CfgNode) -> None:
         if metadata.get("evaluator_type", "coco") != "coco" or len(cfg.DATASETS.TEST) > 1:
             logger.info(f"{name}: there is no report of data sets other than COCO's kind, nor of several at once")
             continue
-        if not metadata.get("json_file"):
-            DatasetCatalog.get(name)  # its metadata then name the json, if that can be evaluated as it is
+        complete_metadata(name)
         converted = folder / f"{name}_coco_format.json"
         results = json.loads((folder / "coco_instances_results.json").read_text(encoding="utf-8"))
         if not results:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.utils.file_io import PathManager
 
@@ -130,6 +130,17 @@ def register_datasets(cfg: CfgNode) -> None:
             MetadataCatalog.remove(name)
         DatasetCatalog.register(name, load)
         MetadataCatalog.get(name).set(thing_classes=list(names), evaluator_type="coco", image_root=images)
+
+
+def complete_metadata(name: str) -> Metadata:
+    """Those of a data set that is to be evaluated: "json_file" is there if COCO's evaluation can read it as it is.
+
+    That is known once the data have been loaded; an evaluator that is made before would take a copy for the json.
+    """
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("json_file"):
+        DatasetCatalog.get(name)
+    return metadata
 
 
 def load_dicts(name: str, json_file: str, images: str, class_names: Collection[str]) -> list[dict]:

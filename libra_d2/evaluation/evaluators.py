@@ -7,6 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, LVISEvaluator, PascalVOCDetectionEvaluator
 
 from libra_d2.checks import UserError
+from libra_d2.data.coco_json import complete_metadata
 from libra_d2.evaluation.coco import FasterCOCOEvaluator
 
 
@@ -24,6 +25,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") 
         return LVISEvaluator(dataset_name, output_dir=output_dir)
     if kind not in ("coco", "coco_panoptic_seg"):
         raise UserError(f"{dataset_name}: expected a data set of boxes or masks, got evaluator_type {kind!r}")
+    complete_metadata(dataset_name)
     # COCO counts the best 100 detections of an image; a config that asks for more has scenes that need more.
     limit = cfg.TEST.DETECTIONS_PER_IMAGE if cfg.TEST.DETECTIONS_PER_IMAGE > 100 else None
     return FasterCOCOEvaluator(dataset_name, output_dir=output_dir, max_dets_per_image=limit, allow_cached_coco=False)
