@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
@@ -10,24 +9,14 @@ from pycocotools.coco import COCO
 from libra_d2.config import get_cfg
 from libra_d2.evaluation import build_evaluator
 from libra_d2.evaluation.coco import FasterCOCOEvaluator
-from tests.engine.tiny import CATEGORIES, write_dataset
+from tests.engine.tiny import CATEGORIES
 
 FILE = "coco_instances_results.json"
 
 
 @pytest.fixture
-def truth(tmp_path):
-    """A data set of boxes and masks, known to Detectron2 as "own"."""
-    json_file, _ = write_dataset(tmp_path, 8)
-    DatasetCatalog.register("own", list)
-    MetadataCatalog.get("own").set(
-        json_file=str(json_file),
-        thing_classes=[category["name"] for category in CATEGORIES],
-        thing_dataset_id_to_contiguous_id={category["id"]: i for i, category in enumerate(CATEGORIES)},
-    )
-    yield COCO(str(json_file))
-    DatasetCatalog.remove("own")
-    MetadataCatalog.remove("own")
+def truth(own_dataset):
+    return COCO(str(own_dataset))
 
 
 def detections(truth, copies):

@@ -7,24 +7,15 @@ from detectron2.evaluation import COCOEvaluator
 
 from libra_d2.config import get_cfg
 from libra_d2.evaluation.metrics import metric_names
-from tests.engine.tiny import CATEGORIES, write_dataset
 
 
 @pytest.fixture
-def datasets(tmp_path):
-    def register(name, **metadata):
-        DatasetCatalog.register(name, list)
-        MetadataCatalog.get(name).set(**metadata)
-
-    json_file, _ = write_dataset(tmp_path)
-    classes = [category["name"] for category in CATEGORIES]
-    ids = {category["id"]: i for i, category in enumerate(CATEGORIES)}
-    register("own", json_file=str(json_file), thing_classes=classes, thing_dataset_id_to_contiguous_id=ids)
-    register("rare", evaluator_type="lvis", thing_classes=["a", "b"])
+def datasets(own_dataset):
+    DatasetCatalog.register("rare", list)
+    MetadataCatalog.get("rare").set(evaluator_type="lvis", thing_classes=["a", "b"])
     yield
-    for name in ("own", "rare"):
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+    DatasetCatalog.remove("rare")
+    MetadataCatalog.remove("rare")
 
 
 def config(*opts):
