@@ -17,7 +17,6 @@ detections draws images of the validation set.
 from __future__ import annotations
 
 import argparse
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from libra_d2.checks import FileError, UserError
 from libra_d2.cli.predict import output_names
 from libra_d2.data.image import read_8_bits
 from libra_d2.data.proposals import training_records
+from libra_d2.data.subset import evenly_spread
 from libra_d2.data.train_loader import train_mapper
 from libra_d2.engine.setup import setup
 from libra_d2.inference import build_predictor, load_trained
@@ -89,8 +89,7 @@ def draw_data(args) -> None:
     cfg = setup(args, reads=("TRAIN",))
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
-    number = min(len(records), args.num_images or len(records))
-    records = [records[i * len(records) // number] for i in range(number)]
+    records = evenly_spread(records, args.num_images or len(records))
     files = output_names([ImageFile(record["file_name"]) for record in records], args.output)
     for record, file in zip(records, files, strict=True):
         try:
@@ -99,17 +98,15 @@ def draw_data(args) -> None:
             raise FileError(f"{record['file_name']}: cannot be read ({type(error).__name__}: {error})") from error
         Image.fromarray(draw_annotations(image[:, :, ::-1], record["annotations"], names)).save(file)
     objects = sum(len(record["annotations"]) for record in records)
-    print(f"{number} images with {objects} objects are drawn in {args.output}")
+    print(f"{len(records)} images with {objects} objects are drawn in {args.output}")
 
 
 def draw_balance(args) -> None:
     # IoU-balanced picks are drawn beside random ones, whatever the model trained on.
     cfg = setup(args, reads=("TRAIN",), overrides=("MODEL.LIBRA.SAMPLER.NEGATIVE", "iou_balanced"))
     model = load_trained(cfg)
-    samples = training_records(cfg)
-    step = max(1, len(samples) // args.max_images)  # spread over the whole set
-    loader = build_detection_test_loader(samples[::step], mapper=train_mapper(cfg), num_workers=0)
-    batches = list(itertools.islice(loader, args.max_images))
+    samples = evenly_spread(training_records(cfg), args.max_images)
+    batches = list(build_detection_test_loader(samples, mapper=train_mapper(cfg), num_workers=0))
     record = record_training_boxes(model, batches, BalancedSampler(cfg).options)
 
     args.output.mkdir(parents=True, exist_ok=True)

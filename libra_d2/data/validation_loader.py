@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from libra_d2.checks import UserError
 from libra_d2.data.proposals import evaluation_records
+from libra_d2.data.subset import evenly_spread
 from libra_d2.data.train_loader import check_masks
 
 
@@ -32,12 +33,11 @@ def build_validation_loader(cfg: CfgNode, dataset_name: str, limit: int) -> Data
         )
     if cfg.MODEL.MASK_ON:
         check_masks(records)
-    count = len(records) if limit < 0 else min(limit, len(records))
-    chosen = [i * len(records) // count for i in range(count)]
+    records = [{**record, "position": i} for i, record in enumerate(records)]
     parts = DatasetMapper.from_config(cfg, True)
     parts |= {"augmentations": build_augmentation(cfg, False), "recompute_boxes": False}
     return build_detection_test_loader(
-        [{**records[i], "position": i} for i in chosen],
+        evenly_spread(records, len(records) if limit < 0 else limit),
         mapper=DatasetMapper(**parts),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
