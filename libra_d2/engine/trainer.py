@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import GeneralizedRCNNWithTTA
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter
 from detectron2.utils.logger import setup_logger
 
 from libra_d2.checkpoint import LibraCheckpointer, WeightsCheckpointer
@@ -34,6 +35,7 @@ from libra_d2.engine.hooks import (
     WeightAverage,
     averaged_model,
 )
+from libra_d2.engine.metric_lines import TrainingLines
 from libra_d2.engine.run_writers import build_run_writers
 from libra_d2.engine.validation_loss import ValidationLoss
 from libra_d2.evaluation import build_evaluator
@@ -181,7 +183,8 @@ class LibraTrainer(DefaultTrainer):
 
     def build_writers(self):
         """Detectron2's writers and those that ``MODEL.LIBRA.TRAIN.WRITERS`` names; on the main rank alone."""
-        return [*super().build_writers(), *build_run_writers(self.cfg)]
+        others = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
+        return [TrainingLines(self.max_iter), *others, *build_run_writers(self.cfg)]
 
     def _evaluation_hooks(self) -> list:
         ret = [EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
