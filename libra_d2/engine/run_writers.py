@@ -6,7 +6,6 @@ Project, server, mode and so on are those of the library's own environment varia
 import abc
 import collections
 import importlib
-import importlib.util
 import logging
 import re
 from pathlib import Path
@@ -16,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from libra_d2.checkpoint.atomic import atomic_write
-from libra_d2.checks import UserError
+from libra_d2.checks import UserError, require_packages
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class RunWriter(EventWriter):
     warning, and not the training.
     """
 
-    #: of the library, and of its package on PyPI
+    #: of the library, of its package on PyPI, and of the extra of libra_d2 that has it
     name: str
     #: Detectron2's writers take medians over as many iterations
     WINDOW = 20
@@ -155,5 +154,4 @@ def check_run_writers(cfg: CfgNode) -> None:
     for name in cfg.MODEL.LIBRA.TRAIN.WRITERS:
         if name not in WRITERS:
             raise UserError(f"{_KEY}: expected names out of {list(WRITERS)}, got {name!r}")
-        if importlib.util.find_spec(name) is None:
-            raise UserError(f"{_KEY}: {name} is not installed; this installs it: pip install {name}")
+        require_packages(f"{_KEY} {name}", [name], name)

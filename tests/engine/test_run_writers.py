@@ -156,7 +156,7 @@ def test_names_that_mlflow_does_not_take_are_changed(tmp_path, config, monkeypat
 def test_a_library_that_is_missing_is_named_before_the_run(name, config, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None if module == name else find_spec(module))
-    with pytest.raises(UserError, match=f"WRITERS: {name} is not installed; this installs it: pip install {name}"):
+    with pytest.raises(UserError, match=rf"WRITERS {name} needs {name}: pip install 'libra_d2\[{name}\]'"):
         check_run_writers(config(**settings(name)))
 
 
@@ -166,7 +166,7 @@ def test_an_unknown_tracker_is_refused(config):
 
 
 def test_wandb_itself(config, tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="it is optional: pip install wandb")
+    pytest.importorskip("wandb", reason="it is optional: pip install 'libra_d2[wandb]'")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     train(config(**settings("wandb")), stop_before=1)
@@ -176,7 +176,7 @@ def test_wandb_itself(config, tmp_path, monkeypatch):
 
 
 def test_mlflow_itself(config, tmp_path, monkeypatch):
-    mlflow = pytest.importorskip("mlflow", reason="it is optional: pip install mlflow")
+    mlflow = pytest.importorskip("mlflow", reason="it is optional: pip install 'libra_d2[mlflow]'")
     monkeypatch.chdir(tmp_path)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:
