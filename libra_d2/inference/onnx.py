@@ -14,6 +14,7 @@ from torch.export import Dim
 from torch.overrides import TorchFunctionMode
 
 from libra_d2.checks import UserError, require_packages
+from libra_d2.modeling.backbone.adaptive_pool import gathered_max_pool2d
 
 #: what a side has at least with ``dynamic``, in multiples of the stride: torch.export fixes the sides of maps of 1
 FEWEST = 5
@@ -99,19 +100,8 @@ class _GatheredMaxPool(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is F.adaptive_max_pool2d:
-            x, (height, width) = args
-            return _largest(_largest(x, 2, height), 3, width)
+            return gathered_max_pool2d(*args)
         return func(*args, **(kwargs or {}))
-
-
-def _largest(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
-    """Maxima along ``dim`` over ``size`` windows, which begin and end where those of adaptive pooling do."""
-    length = x.shape[dim]
-    widest = length // size + 2
-    window = torch.arange(size, device=x.device)
-    first, end = window * length // size, ((window + 1) * length + size - 1) // size
-    inside = torch.minimum(first[:, None] + torch.arange(widest, device=x.device), end[:, None] - 1)
-    return x.index_select(dim, inside.flatten()).unflatten(dim, (size, widest)).amax(dim + 1)
 
 
 def _unsupported(error: BaseException) -> str:

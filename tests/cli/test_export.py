@@ -5,7 +5,6 @@ import argparse
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from detectron2.modeling import build_model
 from PIL import Image
 
@@ -102,14 +101,6 @@ def test_onnx_is_the_backbone_and_its_pyramid(dynamic, exported, tmp_path):
         torch.testing.assert_close(torch.from_numpy(values), level, rtol=1e-4, atol=1e-4 * level.abs().max().item())
     built.backbone.refine.conv_out.bias.data += 1
     assert onnx_export.largest_error(built, file, [image]) > 1e-4, "another model is found out"
-
-
-@pytest.mark.parametrize(("size", "pooled"), [((10, 13), (3, 5)), ((8, 8), (4, 4)), ((7, 5), (7, 1)), ((1, 9), (1, 2))])
-def test_gathered_pooling_is_adaptive_pooling(size, pooled):
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    expected = F.adaptive_max_pool2d(x, pooled)
-    with onnx_export._GatheredMaxPool():
-        assert torch.equal(F.adaptive_max_pool2d(x, pooled), expected)
 
 
 def test_an_operator_that_cannot_be_exported_is_named():

@@ -11,6 +11,7 @@ from torch import nn
 
 from libra_d2.checks import UserError, choice
 from libra_d2.modeling import balance_scalars
+from libra_d2.modeling.backbone.adaptive_pool import adaptive_max_pool2d
 from libra_d2.modeling.compatibility import check_compatibility
 
 logger = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ class BalancedFeaturePyramid(Backbone):
         size = features[self.refine_level].shape[-2:]
         at = self._out_features.index(self.refine_level)
         gathered = [
-            F.adaptive_max_pool2d(features[name], size) if i < at else F.interpolate(features[name], size=size)
+            adaptive_max_pool2d(features[name], size) if i < at else F.interpolate(features[name], size=size)
             for i, name in enumerate(self._out_features)
         ]
         balanced = self.refine(sum(gathered) / len(gathered))
@@ -172,7 +173,7 @@ class BalancedFeaturePyramid(Backbone):
         scattered = {}
         for i, name in enumerate(self._out_features):
             level = features[name]
-            resize = F.interpolate if i < at else F.adaptive_max_pool2d
+            resize = F.interpolate if i < at else adaptive_max_pool2d
             scattered[name] = level + resize(balanced, level.shape[-2:])
         if self.training and (log := balance_scalars.due()):
             balance_scalars.log_pyramid(log, features, scattered, self.gate)
