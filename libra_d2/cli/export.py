@@ -10,7 +10,8 @@ torchscript (model.ts): the whole detector without postprocessing. One image [C,
 masks of 28 x 28, scores and the image's size out.
 onnx (model.onnx): backbone and balanced pyramid. One image [C, H, W] in, p2 to p6 out.
 
-Both take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction.
+Both take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction. With --fp16
+the convolutions of the ONNX file are of float16; what goes in and comes out stays float32.
 """
 
 import argparse
@@ -25,10 +26,12 @@ from libra_d2.data.image import read_8_bits
 from libra_d2.engine.output_dir import log_to_terminal, make_output
 from libra_d2.engine.setup import setup
 from libra_d2.inference import load_trained
+from libra_d2.inference.half import in_half
 from libra_d2.inference.onnx import FEWEST, check_packages, export_onnx, largest_error
 from libra_d2.inference.torchscript import export_torchscript, largest_difference
 
 _ACCURACY = 1e-4  # of the largest value; rounding adds up to a tenth of it
+_ACCURACY_OF_FP16 = 0.05  # of the largest value; a fifth of it was seen of trained models
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -44,6 +47,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="onnx: for all sizes that are multiples of the backbone's stride (usually 32, from 160 pixels on)",
     )
+    parser.add_argument("--fp16", action="store_true", help="onnx: compute in float16 where it is safe")
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
     return parser
 
@@ -54,6 +58,8 @@ def run(args) -> int:
         check_packages()
     elif args.dynamic:
         raise UserError("--dynamic: expected --format onnx with it; TorchScript takes images of any size anyway")
+    elif args.fp16:
+        raise UserError("--fp16: expected --format onnx with it, got --format torchscript")
     cfg = setup(args, overrides=["MODEL.DEVICE", "cpu"])
     image = sample(cfg, args.sample_image)
     make_output(args.output)
@@ -67,9 +73,15 @@ def _onnx(cfg: CfgNode, image: torch.Tensor, args) -> str:
     if args.dynamic:
         image, other = (_cut(image, model.backbone.size_divisibility, rows) for rows in (0, 1))
         images = [image, other]
-    levels = export_onnx(model, image, file, dynamic=args.dynamic)
+    levels = export_onnx(in_half(model) if args.fp16 else model, image, file, dynamic=args.dynamic)
     error = largest_error(model, file, images)
-    if not error < _ACCURACY:
+    if args.fp16 and not error < _ACCURACY_OF_FP16:
+        os.remove(file)
+        raise UserError(
+            f"--fp16: expected maps within {_ACCURACY_OF_FP16} of their largest value from PyTorch's in float32, got "
+            f"{error:.2g}: this model's values do not fit float16, export it without --fp16"
+        )
+    if not args.fp16 and not error < _ACCURACY:
         raise RuntimeError(f"{file} differs from PyTorch by {error:.2g} of the largest value")
     sizes = " and ".join(" x ".join(map(str, tested.shape)) for tested in images)
     return f"{file}: image to {', '.join(levels)}; onnxruntime differs from PyTorch by {error:.1g} at {sizes}"

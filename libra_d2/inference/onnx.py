@@ -86,8 +86,8 @@ def largest_error(model: nn.Module, file: str | os.PathLike, images: Sequence[to
         with torch.no_grad():
             expected = pyramid(image)
         for level, values in zip(expected, found, strict=True):
-            errors.append(((level - torch.from_numpy(values)).abs().max() / level.abs().max().clamp(min=1e-12)).item())
-    return max(errors)
+            errors.append((level - torch.from_numpy(values)).abs().max() / level.abs().max().clamp(min=1e-12))
+    return torch.stack(errors).max().item()  # NaN if there is one, which Python's max might drop
 
 
 def check_packages() -> None:

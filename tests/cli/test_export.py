@@ -1,6 +1,8 @@
 """What is exported finds what PyTorch finds, at the size of the sample image and at others."""
 
 import argparse
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def quiet(monkeypatch):
 def exported(tmp_path, capsys):
     """Exports a model with random weights; returns (the model, its config, the image, what was printed)."""
 
-    def run(model, kind, *opts, dynamic=False):
+    def run(model, kind, *opts, dynamic=False, fp16=False, change=lambda model: None):
         torch.manual_seed(0)
         config = write_config(tmp_path / "tiny.yaml", MODEL=model)
         weights = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0]
@@ -48,11 +50,13 @@ def exported(tmp_path, capsys):
         cfg.merge_from_file(str(config))
         cfg.merge_from_list(weights)
         built = build_model(cfg).eval()
+        change(built)
         torch.save({"model": built.state_dict()}, tmp_path / "model.pth")
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(
             tmp_path / "a.png"
         )
         args = argparse.Namespace(config_file=str(config), format=kind, output=str(tmp_path / "out"), dynamic=dynamic)
+        args.fp16 = fp16
         args.sample_image = str(tmp_path / "a.png")
         args.opts = ["MODEL.WEIGHTS", str(tmp_path / "model.pth"), *map(str, weights)]
         assert export.run(args) == 0
@@ -103,6 +107,36 @@ def test_onnx_is_the_backbone_and_its_pyramid(dynamic, exported, tmp_path):
     assert onnx_export.largest_error(built, file, [image]) > 1e-4, "another model is found out"
 
 
+SMOOTH = ("MODEL.LIBRA.BFP.ATTENTION", "cosine")  # of random weights the paper's softmax is all or nothing
+
+
+def test_fp16_halves_the_weights_and_keeps_the_maps(exported, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    _, _, printed = exported(RCNN, "onnx", *SMOOTH, fp16=True)
+    error = float(re.search(r"onnxruntime differs from PyTorch by (\S+) at 3 x 64 x 85$", printed)[1])
+    assert 1e-4 < error < 0.05
+    graph = onnx.load(str(tmp_path / "out" / "model.onnx")).graph
+    kinds = Counter(weights.data_type for weights in graph.initializer if len(weights.dims) == 4)
+    attention = 4  # its convolutions stay float32
+    assert kinds[onnx.TensorProto.FLOAT] == attention < kinds[onnx.TensorProto.FLOAT16]
+    for value in (*graph.input, *graph.output):
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_values_that_float16_cannot_hold_are_found_out(exported, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    def enlarge(model):
+        model.backbone.bottom_up.fpn_output4.weight.data *= 1000
+
+    with pytest.raises(UserError, match=r"--fp16: expected maps within 0.05 .*, got (nan|inf): this model's values"):
+        exported(RCNN, "onnx", *SMOOTH, fp16=True, change=enlarge)
+    assert not (tmp_path / "out" / "model.onnx").exists()
+
+
 def test_an_operator_that_cannot_be_exported_is_named():
     error = RuntimeError(
         "Error when translating node %x : [num_users=1] = call_function[target=torch.ops.aten.foo.default]"
@@ -129,3 +163,5 @@ def test_what_cannot_be_exported_is_said(tmp_path):
         export.sample(cfg, str(tmp_path / "a.png"))
     with pytest.raises(UserError, match="--dynamic: expected --format onnx"):
         export.run(argparse.Namespace(format="torchscript", dynamic=True))
+    with pytest.raises(UserError, match="--fp16: expected --format onnx"):
+        export.run(argparse.Namespace(format="torchscript", dynamic=False, fp16=True))

@@ -21,13 +21,12 @@ def adaptive_max_pool2d(x: Tensor, size: Sequence[int | torch.SymInt]) -> Tensor
 
 def gathered_max_pool2d(x: Tensor, size: Sequence[int | torch.SymInt]) -> Tensor:
     """Adaptive max pooling by gathering each window and taking its maximum; the values are the same."""
-    height, width = size
-    return _largest(_largest(x, 2, height), 3, width)
+    height, width = x.shape[2:]  # both before either is pooled: tracing for ONNX would take the second for a constant
+    return _largest(_largest(x, 2, height, size[0]), 3, width, size[1])
 
 
-def _largest(x: Tensor, dim: int, size: int | torch.SymInt) -> Tensor:
-    """Maxima along ``dim`` over ``size`` windows, which begin and end where those of adaptive pooling do."""
-    length = x.shape[dim]
+def _largest(x: Tensor, dim: int, length: int | torch.SymInt, size: int | torch.SymInt) -> Tensor:
+    """Maxima along ``dim``, ``length`` long, over ``size`` windows that are those of adaptive pooling."""
     widest = length // size + 2
     window = torch.arange(size, device=x.device)
     first, end = window * length // size, ((window + 1) * length + size - 1) // size
