@@ -5,12 +5,16 @@ examples:
       MODEL.WEIGHTS output/model_final.pth
   libra-d2 export --config-file output/config.yaml --format onnx --dynamic --sample-image a.jpg --output exported \\
       MODEL.WEIGHTS output/model_final.pth
+  libra-d2 export --config-file output/config.yaml --format onnx --part detector --dynamic --sample-image a.jpg \\
+      --output exported MODEL.WEIGHTS output/model_final.pth
 
 torchscript (model.ts): the whole detector without postprocessing. One image [C, H, W] in, of any size; boxes, classes,
 masks of 28 x 28, scores and the image's size out.
 onnx (model.onnx): backbone and balanced pyramid. One image [C, H, W] in, p2 to p6 out.
+onnx with --part detector (detector.onnx): the whole detector, NMS included, without postprocessing. One image
+[C, H, W] in; boxes, classes, masks of 28 x 28 and scores out.
 
-Both take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction. With --fp16
+All take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction. With --fp16
 the convolutions of the ONNX file are of float16; what goes in and comes out stays float32.
 """
 
@@ -26,12 +30,16 @@ from libra_d2.data.image import read_8_bits
 from libra_d2.engine.output_dir import log_to_terminal, make_output
 from libra_d2.engine.setup import setup
 from libra_d2.inference import load_trained
+from libra_d2.inference.agreement import Tolerance, compare, together
 from libra_d2.inference.half import in_half
 from libra_d2.inference.onnx import FEWEST, check_packages, export_onnx, largest_error
-from libra_d2.inference.torchscript import export_torchscript, largest_difference
+from libra_d2.inference.onnx_detector import export_detector, run_detector
+from libra_d2.inference.torchscript import detections, export_torchscript, largest_difference
 
 _ACCURACY = 1e-4  # of the largest value; rounding adds up to a tenth of it
 _ACCURACY_OF_FP16 = 0.05  # of the largest value; a fifth of it was seen of trained models
+_TOLERANCE = Tolerance(pixels=0.1, value=1e-3, strays=0.02)
+_TOLERANCE_OF_FP16 = Tolerance(pixels=2.0, value=0.05, strays=0.1)
 
 
 def argument_parser(prog: str) -> argparse.ArgumentParser:
@@ -45,7 +53,10 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dynamic",
         action="store_true",
-        help="onnx: for all sizes that are multiples of the backbone's stride (usually 32, from 160 pixels on)",
+        help="onnx: for all sizes; of the pyramid, for multiples of its stride (usually 32, from 160 pixels on)",
+    )
+    parser.add_argument(
+        "--part", choices=("pyramid", "detector"), help="onnx: what to export (pyramid); torchscript: only detector"
     )
     parser.add_argument("--fp16", action="store_true", help="onnx: compute in float16 where it is safe")
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
@@ -56,6 +67,8 @@ def run(args) -> int:
     log_to_terminal()
     if args.format == "onnx":
         check_packages()
+    elif args.part == "pyramid":
+        raise UserError("--part: expected detector with --format torchscript, got pyramid")
     elif args.dynamic:
         raise UserError("--dynamic: expected --format onnx with it; TorchScript takes images of any size anyway")
     elif args.fp16:
@@ -63,7 +76,11 @@ def run(args) -> int:
     cfg = setup(args, overrides=["MODEL.DEVICE", "cpu"])
     image = sample(cfg, args.sample_image)
     make_output(args.output)
-    print((_onnx if args.format == "onnx" else _torchscript)(cfg, image, args))
+    if args.format == "torchscript":
+        export = _torchscript
+    else:
+        export = _onnx_detector if args.part == "detector" else _onnx
+    print(export(cfg, image, args))
     return 0
 
 
@@ -83,19 +100,33 @@ def _onnx(cfg: CfgNode, image: torch.Tensor, args) -> str:
         )
     if not args.fp16 and not error < _ACCURACY:
         raise RuntimeError(f"{file} differs from PyTorch by {error:.2g} of the largest value")
-    sizes = " and ".join(" x ".join(map(str, tested.shape)) for tested in images)
-    return f"{file}: image to {', '.join(levels)}; onnxruntime differs from PyTorch by {error:.1g} at {sizes}"
+    return f"{file}: image to {', '.join(levels)}; onnxruntime differs from PyTorch by {error:.1g} at {_sizes(images)}"
+
+
+def _onnx_detector(cfg: CfgNode, image: torch.Tensor, args) -> str:
+    model, file = load_trained(cfg), os.path.join(args.output, "detector.onnx")
+    if not len(detections(model, image)):
+        raise UserError("--sample-image: expected an image on which the model finds something, to check with")
+    names = export_detector(in_half(model) if args.fp16 else model, image, file, dynamic=args.dynamic)
+    images = [image, _two_thirds(image)] if args.dynamic else [image]
+    tolerance = _TOLERANCE_OF_FP16 if args.fp16 else _TOLERANCE
+    found = together([compare(detections(model, each), run_detector(file, each), tolerance) for each in images])
+    if args.fp16 and not found.is_within(tolerance):
+        os.remove(file)
+        raise UserError(f"--fp16: {found}: this model's values do not fit float16, export it without --fp16")
+    if not found.is_within(tolerance):
+        raise RuntimeError(f"{file} finds other boxes than PyTorch: {found}")
+    return f"{file}: image to {', '.join(names)}; at {_sizes(images)} {found}"
 
 
 def _torchscript(cfg: CfgNode, image: torch.Tensor, args) -> str:
     model, file = load_trained(cfg), os.path.join(args.output, "model.ts")
     names = export_torchscript(model, image, file)
-    images = [image, image[:, : -image.shape[1] // 3].contiguous()]
+    images = [image, _two_thirds(image)]
     error = largest_difference(model, file, images)
     if not error < 1e-2:
         raise RuntimeError(f"{file} finds other boxes than PyTorch, {error:.2g} pixels away")
-    sizes = " and ".join(" x ".join(map(str, tested.shape)) for tested in images)
-    return f"{file}: image to {', '.join(names)}; it differs from PyTorch by {error:.1g} pixels at {sizes}"
+    return f"{file}: image to {', '.join(names)}; it differs from PyTorch by {error:.1g} pixels at {_sizes(images)}"
 
 
 def sample(cfg: CfgNode, path: str) -> torch.Tensor:
@@ -115,6 +146,14 @@ def sample(cfg: CfgNode, path: str) -> torch.Tensor:
     resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
     pixels = resize.get_transform(pixels).apply_image(pixels)
     return torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
+
+
+def _sizes(images: list[torch.Tensor]) -> str:
+    return " and ".join(" x ".join(map(str, image.shape)) for image in images)
+
+
+def _two_thirds(image: torch.Tensor) -> torch.Tensor:
+    return image[:, : -image.shape[1] // 3].contiguous()
 
 
 def _cut(image: torch.Tensor, divisor: int, more_rows: int) -> torch.Tensor:

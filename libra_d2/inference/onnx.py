@@ -41,7 +41,7 @@ class PyramidOfImage(nn.Module):
         x = ((image - self.pixel_mean) / self.pixel_std)[None]
         height, width = image.shape[1:]
         x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
-        with _GatheredMaxPool():
+        with GatheredMaxPool():
             features = self.backbone(x)
         return tuple(features[level] for level in self.levels)
 
@@ -70,7 +70,7 @@ def export_onnx(model: nn.Module, image: torch.Tensor, file: str | os.PathLike, 
         names = {"input_names": ["image"], "output_names": pyramid.levels}
         torch.onnx.export(program, (), str(file), external_data=False, verbose=False, **names)
     except Exception as error:  # torch.onnx, torch.export and onnxscript raise errors of their own
-        raise UserError(f"--format onnx: {_unsupported(error)}") from error
+        raise UserError(f"--format onnx: {why_not(error)}") from error
     return pyramid.levels
 
 
@@ -95,7 +95,7 @@ def check_packages() -> None:
     require_packages("--format onnx", _NEEDED, "export")
 
 
-class _GatheredMaxPool(TorchFunctionMode):
+class GatheredMaxPool(TorchFunctionMode):
     """Computes adaptive max pooling, which ONNX has no operator for, by gathering windows; the result is the same."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -104,7 +104,8 @@ class _GatheredMaxPool(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _unsupported(error: BaseException) -> str:
+def why_not(error: BaseException) -> str:
+    """Why an export failed: the operator that it failed at, if the exporter's message has one."""
     text = " ".join(str(cause) for cause in _causes(error))
     operator = re.search(r"target=(?:torch\.ops\.)?([\w.:]+)|operator '?([\w.:]+)'?", text)
     if operator is None:

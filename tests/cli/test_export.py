@@ -14,6 +14,8 @@ from libra_d2.checks import FileError, UserError
 from libra_d2.cli import export
 from libra_d2.config import get_cfg
 from libra_d2.inference import onnx as onnx_export
+from libra_d2.inference.agreement import compare
+from libra_d2.inference.onnx_detector import export_detector, run_detector
 from libra_d2.inference.torchscript import detections
 from tests.engine.test_trainer import LIBRA
 from tests.engine.tiny import write_config
@@ -41,7 +43,7 @@ def quiet(monkeypatch):
 def exported(tmp_path, capsys):
     """Exports a model with random weights; returns (the model, its config, the image, what was printed)."""
 
-    def run(model, kind, *opts, dynamic=False, fp16=False, change=lambda model: None):
+    def run(model, kind, *opts, part=None, dynamic=False, fp16=False, change=lambda model: None):
         torch.manual_seed(0)
         config = write_config(tmp_path / "tiny.yaml", MODEL=model)
         weights = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "MODEL.RETINANET.SCORE_THRESH_TEST", 0.0]
@@ -56,7 +58,7 @@ def exported(tmp_path, capsys):
             tmp_path / "a.png"
         )
         args = argparse.Namespace(config_file=str(config), format=kind, output=str(tmp_path / "out"), dynamic=dynamic)
-        args.fp16 = fp16
+        args.part, args.fp16 = part, fp16
         args.sample_image = str(tmp_path / "a.png")
         args.opts = ["MODEL.WEIGHTS", str(tmp_path / "model.pth"), *map(str, weights)]
         assert export.run(args) == 0
@@ -137,14 +139,70 @@ def test_values_that_float16_cannot_hold_are_found_out(exported, tmp_path):
     assert not (tmp_path / "out" / "model.onnx").exists()
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_onnx_of_the_whole_detector(model, exported, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    built, image, printed = exported(model, "onnx", part="detector", dynamic=True)
+    assert not built.training
+    names = "pred_boxes, pred_classes, pred_masks, scores" if "MASK_ON" in model else "pred_boxes, pred_classes, scores"
+    assert f"detector.onnx: image to {names}; at 3 x 64 x 85 and 3 x 42 x 85 " in printed
+    file = tmp_path / "out" / "detector.onnx"
+    tolerance = export._TOLERANCE
+    for other in (image, torch.rand(3, 130, 201) * 255, torch.rand(3, 33, 20) * 255):
+        expected, found = detections(built, other), run_detector(file, other)
+        assert len(expected) > 10
+        assert sorted(found) == sorted(expected.get_fields())
+        assert compare(expected, found, tolerance).is_within(tolerance)
+        assert (found["pred_boxes"].amax(0)[:2] <= torch.tensor(other.shape[:0:-1])).all()
+    for parameter in built.backbone.parameters():
+        parameter.data *= 1.1
+    assert not compare(detections(built, image), run_detector(file, image), tolerance).is_within(tolerance)
+
+
+def test_onnx_of_the_whole_detector_in_fp16_and_where_nothing_is_found(exported, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    confident = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.95)
+    built, image, printed = exported(MODELS["Mask R-CNN"], "onnx", *SMOOTH, *confident, part="detector", fp16=True)
+    file = tmp_path / "out" / "detector.onnx"
+    kinds = Counter(weights.data_type for weights in onnx.load(str(file)).graph.initializer)
+    assert kinds[onnx.TensorProto.FLOAT16] > kinds[onnx.TensorProto.FLOAT] > 0
+    assert 0 < len(detections(built, image)) < 100
+    assert f"at 3 x 64 x 85 {len(detections(built, image))} detections of PyTorch" in printed
+    black = torch.zeros_like(image)
+    assert len(detections(built, black)) == 0
+    shapes = {name: tuple(values.shape) for name, values in run_detector(file, black).items()}
+    assert shapes == {"pred_boxes": (0, 4), "pred_classes": (0,), "pred_masks": (0, 1, 28, 28), "scores": (0,)}
+
+
+def test_an_image_without_detections_checks_nothing(exported):
+    with pytest.raises(UserError, match="--sample-image: expected an image on which the model finds something"):
+        exported(RCNN, "onnx", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0, part="detector")
+
+
+def test_an_operator_of_the_detector_that_onnx_lacks_is_named(tmp_path):
+    class Unusual(torch.nn.Module):
+        def forward(self, x):
+            return torch.special.bessel_j0(x)
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(write_config(tmp_path / "tiny.yaml", MODEL={**RCNN, "DEVICE": "cpu"})))
+    model = build_model(cfg).eval()
+    model.roi_heads.box_head.append(Unusual())
+    with pytest.raises(UserError, match="^--format onnx: the operator aten::special_bessel_j0 cannot be exported"):
+        export_detector(model, torch.rand(3, 64, 64) * 255, tmp_path / "detector.onnx")
+
+
 def test_an_operator_that_cannot_be_exported_is_named():
     error = RuntimeError(
         "Error when translating node %x : [num_users=1] = call_function[target=torch.ops.aten.foo.default]"
     )
-    assert onnx_export._unsupported(error) == "the operator aten.foo.default cannot be exported (RuntimeError)"
+    assert onnx_export.why_not(error) == "the operator aten.foo.default cannot be exported (RuntimeError)"
     error = ValueError("Unsupported: ONNX export of operator adaptive_max_pool2d, input size")
-    assert "the operator adaptive_max_pool2d cannot be exported" in onnx_export._unsupported(error)
-    assert "(ValueError: what)" in onnx_export._unsupported(ValueError("what"))
+    assert "the operator adaptive_max_pool2d cannot be exported" in onnx_export.why_not(error)
+    assert "(ValueError: what)" in onnx_export.why_not(ValueError("what"))
 
 
 def test_a_missing_package_is_a_sentence_with_the_line_that_installs_it(monkeypatch):
@@ -162,6 +220,8 @@ def test_what_cannot_be_exported_is_said(tmp_path):
     with pytest.raises(UserError, match="INPUT.FORMAT: expected BGR or RGB, got 'L'"):
         export.sample(cfg, str(tmp_path / "a.png"))
     with pytest.raises(UserError, match="--dynamic: expected --format onnx"):
-        export.run(argparse.Namespace(format="torchscript", dynamic=True))
+        export.run(argparse.Namespace(format="torchscript", dynamic=True, part=None))
+    with pytest.raises(UserError, match="--part: expected detector with --format torchscript, got pyramid"):
+        export.run(argparse.Namespace(format="torchscript", dynamic=False, part="pyramid"))
     with pytest.raises(UserError, match="--fp16: expected --format onnx"):
-        export.run(argparse.Namespace(format="torchscript", dynamic=False, fp16=True))
+        export.run(argparse.Namespace(format="torchscript", dynamic=False, fp16=True, part=None))
