@@ -15,7 +15,7 @@ onnx with --part detector (detector.onnx): the whole detector, NMS included, wit
 [C, H, W] in; boxes, classes, masks of 28 x 28 and scores out.
 
 All take float32, 0..255, with channels as in INPUT.FORMAT; the sample image is resized as for prediction. With --fp16
-the convolutions of the ONNX file are of float16; what goes in and comes out stays float32.
+the convolutions are of float16; what goes in and comes out stays float32.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from libra_d2.inference.agreement import Tolerance, compare, together
 from libra_d2.inference.half import in_half
 from libra_d2.inference.onnx import FEWEST, check_packages, export_onnx, largest_error
 from libra_d2.inference.onnx_detector import export_detector, run_detector
-from libra_d2.inference.torchscript import detections, export_torchscript, largest_difference
+from libra_d2.inference.torchscript import detections, export_torchscript, run_torchscript
 
 _ACCURACY = 1e-4  # of the largest value; rounding adds up to a tenth of it
 _ACCURACY_OF_FP16 = 0.05  # of the largest value; a fifth of it was seen of trained models
@@ -58,7 +58,7 @@ def argument_parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--part", choices=("pyramid", "detector"), help="onnx: what to export (pyramid); torchscript: only detector"
     )
-    parser.add_argument("--fp16", action="store_true", help="onnx: compute in float16 where it is safe")
+    parser.add_argument("--fp16", action="store_true", help="compute in float16 where it is safe")
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs, e.g. MODEL.WEIGHTS FILE")
     return parser
 
@@ -71,20 +71,14 @@ def run(args) -> int:
         raise UserError("--part: expected detector with --format torchscript, got pyramid")
     elif args.dynamic:
         raise UserError("--dynamic: expected --format onnx with it; TorchScript takes images of any size anyway")
-    elif args.fp16:
-        raise UserError("--fp16: expected --format onnx with it, got --format torchscript")
     cfg = setup(args, overrides=["MODEL.DEVICE", "cpu"])
     image = sample(cfg, args.sample_image)
     make_output(args.output)
-    if args.format == "torchscript":
-        export = _torchscript
-    else:
-        export = _onnx_detector if args.part == "detector" else _onnx
-    print(export(cfg, image, args))
+    print((_detector if args.format == "torchscript" or args.part == "detector" else _pyramid)(cfg, image, args))
     return 0
 
 
-def _onnx(cfg: CfgNode, image: torch.Tensor, args) -> str:
+def _pyramid(cfg: CfgNode, image: torch.Tensor, args) -> str:
     model, file = load_trained(cfg, parts=("backbone.",)), os.path.join(args.output, "model.onnx")
     images = [image]
     if args.dynamic:
@@ -103,30 +97,30 @@ def _onnx(cfg: CfgNode, image: torch.Tensor, args) -> str:
     return f"{file}: image to {', '.join(levels)}; onnxruntime differs from PyTorch by {error:.1g} at {_sizes(images)}"
 
 
-def _onnx_detector(cfg: CfgNode, image: torch.Tensor, args) -> str:
-    model, file = load_trained(cfg), os.path.join(args.output, "detector.onnx")
+def _detector(cfg: CfgNode, image: torch.Tensor, args) -> str:
+    model = load_trained(cfg)
     if not len(detections(model, image)):
         raise UserError("--sample-image: expected an image on which the model finds something, to check with")
-    names = export_detector(in_half(model) if args.fp16 else model, image, file, dynamic=args.dynamic)
-    images = [image, _two_thirds(image)] if args.dynamic else [image]
+    exported, images = in_half(model) if args.fp16 else model, [image]
+    if args.format == "torchscript" or args.dynamic:
+        images.append(image[:, : -image.shape[1] // 3].contiguous())
+    if args.format == "torchscript":
+        file = os.path.join(args.output, "model.ts")
+        names = export_torchscript(exported, image, file)
+        found = [run_torchscript(file, each, names) for each in images]
+    else:
+        file = os.path.join(args.output, "detector.onnx")
+        names = export_detector(exported, image, file, dynamic=args.dynamic)
+        found = [run_detector(file, each) for each in images]
     tolerance = _TOLERANCE_OF_FP16 if args.fp16 else _TOLERANCE
-    found = together([compare(detections(model, each), run_detector(file, each), tolerance) for each in images])
-    if args.fp16 and not found.is_within(tolerance):
+    agreements = [compare(detections(model, each), by, tolerance) for each, by in zip(images, found, strict=True)]
+    agreement = together(agreements)
+    if args.fp16 and not agreement.is_within(tolerance):
         os.remove(file)
-        raise UserError(f"--fp16: {found}: this model's values do not fit float16, export it without --fp16")
-    if not found.is_within(tolerance):
-        raise RuntimeError(f"{file} finds other boxes than PyTorch: {found}")
-    return f"{file}: image to {', '.join(names)}; at {_sizes(images)} {found}"
-
-
-def _torchscript(cfg: CfgNode, image: torch.Tensor, args) -> str:
-    model, file = load_trained(cfg), os.path.join(args.output, "model.ts")
-    names = export_torchscript(model, image, file)
-    images = [image, _two_thirds(image)]
-    error = largest_difference(model, file, images)
-    if not error < 1e-2:
-        raise RuntimeError(f"{file} finds other boxes than PyTorch, {error:.2g} pixels away")
-    return f"{file}: image to {', '.join(names)}; it differs from PyTorch by {error:.1g} pixels at {_sizes(images)}"
+        raise UserError(f"--fp16: {agreement}: this model's values do not fit float16, export it without --fp16")
+    if not agreement.is_within(tolerance):
+        raise RuntimeError(f"{file} finds other boxes than PyTorch: {agreement}")
+    return f"{file}: image to {', '.join(names)}; at {_sizes(images)} {agreement}"
 
 
 def sample(cfg: CfgNode, path: str) -> torch.Tensor:
@@ -150,10 +144,6 @@ def sample(cfg: CfgNode, path: str) -> torch.Tensor:
 
 def _sizes(images: list[torch.Tensor]) -> str:
     return " and ".join(" x ".join(map(str, image.shape)) for image in images)
-
-
-def _two_thirds(image: torch.Tensor) -> torch.Tensor:
-    return image[:, : -image.shape[1] // 3].contiguous()
 
 
 def _cut(image: torch.Tensor, divisor: int, more_rows: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 
 import torch
 from detectron2.export import TracingAdapter
@@ -33,7 +34,7 @@ def export_torchscript(model: nn.Module, image: torch.Tensor, file: str | os.Pat
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UserError(f"--format torchscript: this model cannot be traced ({reason})") from error
     torch.jit.save(traced, str(file))
-    return [*_fields(detections(model, image)), "image_size"]
+    return [*sorted(detections(model, image).get_fields()), "image_size"]  # as Detectron2 flattens them
 
 
 def detections(model: nn.Module, image: torch.Tensor) -> Instances:
@@ -42,29 +43,12 @@ def detections(model: nn.Module, image: torch.Tensor) -> Instances:
         return _inference(model, [{"image": image}])[0]["instances"]
 
 
-def largest_difference(model: nn.Module, file: str | os.PathLike, images: list[torch.Tensor]) -> float:
-    """How far TorchScript's boxes, in pixels, and its scores are from PyTorch's; infinite if others are found."""
-    traced, errors = torch.jit.load(str(file)), [0.0]
-    for image in images:
-        expected = detections(model, image)
-        *found, size = traced(image)
-        if tuple(size.tolist()) != expected.image_size:
-            return float("inf")
-        for name, values in zip(_fields(expected), found, strict=True):
-            wanted = expected.get(name)
-            wanted = getattr(wanted, "tensor", wanted)
-            if values.shape != wanted.shape:
-                return float("inf")
-            if wanted.numel():
-                errors.append((values.float() - wanted.float()).abs().max().item())
-    return max(errors)
+def run_torchscript(file: str | os.PathLike, image: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """What a traced model finds on an image: {name of an output: its values}; ``names`` are those of its outputs."""
+    return dict(zip(names, torch.jit.load(str(file))(image), strict=True))
 
 
 def _inference(model: nn.Module, inputs: list[dict]) -> list[dict]:
     if isinstance(model, GeneralizedRCNN):
         return [{"instances": model.inference(inputs, do_postprocess=False)[0]}]
     return model(inputs)
-
-
-def _fields(instances: Instances) -> list[str]:
-    return sorted(instances.get_fields())  # the order in which Detectron2 flattens them

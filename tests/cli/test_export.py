@@ -16,7 +16,7 @@ from libra_d2.config import get_cfg
 from libra_d2.inference import onnx as onnx_export
 from libra_d2.inference.agreement import compare
 from libra_d2.inference.onnx_detector import export_detector, run_detector
-from libra_d2.inference.torchscript import detections
+from libra_d2.inference.torchscript import detections, run_torchscript
 from tests.engine.test_trainer import LIBRA
 from tests.engine.tiny import write_config
 
@@ -32,6 +32,9 @@ MODELS = {
     },
     "RetinaNet": {"META_ARCHITECTURE": "LibraRetinaNet", "LIBRA": RCNN["LIBRA"]},
 }
+
+
+SMOOTH = ("MODEL.LIBRA.BFP.ATTENTION", "cosine")  # of random weights the paper's softmax is all or nothing
 
 
 @pytest.fixture(autouse=True)
@@ -80,13 +83,27 @@ def test_torchscript_is_the_whole_detector(model, exported, tmp_path):
         assert classes.tolist() == expected.pred_classes.tolist()
         assert tuple(size.tolist()) == expected.image_size
     masks = "pred_masks, " if "MASK_ON" in model else ""
-    assert f"model.ts: image to pred_boxes, pred_classes, {masks}scores, image_size; it differs from PyTorch" in printed
+    assert f"model.ts: image to pred_boxes, pred_classes, {masks}scores, image_size; at 3 x 64 x 85 and" in printed
 
 
-def test_a_traced_model_that_finds_something_else_is_found_out(exported, tmp_path):
-    built, image, _ = exported(RCNN, "torchscript")
-    built.roi_heads.box_predictor.bbox_pred.bias.data += 0.5
-    assert export.largest_difference(built, tmp_path / "out" / "model.ts", [image]) > 1e-2
+@pytest.mark.parametrize("model", [RCNN, MODELS["RetinaNet"]], ids=["Faster R-CNN", "RetinaNet"])
+def test_torchscript_in_fp16(model, exported, tmp_path):
+    _, _, printed = exported(model, "torchscript", *SMOOTH, fp16=True)
+    assert "at 3 x 64 x 85 and 3 x 42 x 85 " in printed
+    weights = torch.jit.load(str(tmp_path / "out" / "model.ts")).state_dict()
+    assert {weights[name].dtype for name in weights if "res2.0.conv1.weight" in name} == {torch.float16}
+
+
+def test_a_file_that_finds_something_else_is_found_out(exported, monkeypatch):
+    def run(file, image, names):
+        found = run_torchscript(file, image, names)
+        return {**found, "scores": found["scores"] / 2}
+
+    monkeypatch.setattr(export, "run_torchscript", run)
+    with pytest.raises(RuntimeError, match="model.ts finds other boxes than PyTorch: 20. detections"):
+        exported(RCNN, "torchscript")
+    with pytest.raises(UserError, match="--fp16: 20. detections .*: this model's values do not fit float16"):
+        exported(RCNN, "torchscript", fp16=True)
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["one size", "all sizes"])
@@ -107,9 +124,6 @@ def test_onnx_is_the_backbone_and_its_pyramid(dynamic, exported, tmp_path):
         torch.testing.assert_close(torch.from_numpy(values), level, rtol=1e-4, atol=1e-4 * level.abs().max().item())
     built.backbone.refine.conv_out.bias.data += 1
     assert onnx_export.largest_error(built, file, [image]) > 1e-4, "another model is found out"
-
-
-SMOOTH = ("MODEL.LIBRA.BFP.ATTENTION", "cosine")  # of random weights the paper's softmax is all or nothing
 
 
 def test_fp16_halves_the_weights_and_keeps_the_maps(exported, tmp_path):
@@ -223,5 +237,3 @@ def test_what_cannot_be_exported_is_said(tmp_path):
         export.run(argparse.Namespace(format="torchscript", dynamic=True, part=None))
     with pytest.raises(UserError, match="--part: expected detector with --format torchscript, got pyramid"):
         export.run(argparse.Namespace(format="torchscript", dynamic=False, part="pyramid"))
-    with pytest.raises(UserError, match="--fp16: expected --format onnx"):
-        export.run(argparse.Namespace(format="torchscript", dynamic=False, fp16=True, part=None))
