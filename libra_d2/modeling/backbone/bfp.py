@@ -48,11 +48,10 @@ class NonLocalRefine(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, enabled=False):
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            # Strided q, k, v would send torch down the path that stores the (HW, HW) matrix.
-            query, key, value = (
-                conv(wide).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
-                for conv in (self.theta, self.phi, self.g)
-            )
+            # Each position's channels side by side: strided q, k, v would send torch down the path that stores the
+            # (HW, HW) matrix.
+            rows = wide.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+            query, key, value = (_conv1x1(conv, rows) for conv in (self.theta, self.phi, self.g))
             if self.attention == "cosine":
                 query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
             root = math.sqrt(query.shape[-1])
@@ -60,8 +59,13 @@ class NonLocalRefine(nn.Module):
             if self.training and (log := balance_scalars.due()):
                 balance_scalars.log_attention(log, query, key, scale)
             mixed = F.scaled_dot_product_attention(query, key, value, scale=scale)
-            mixed = mixed.squeeze(1).transpose(1, 2).reshape(wide.shape)
-            return (wide + self.conv_out(mixed)).to(x.dtype)
+            out = _conv1x1(self.conv_out, mixed).squeeze(1).transpose(1, 2)
+            return (wide + out.reshape(wide.shape)).to(x.dtype)
+
+
+def _conv1x1(conv: nn.Conv2d, rows: torch.Tensor) -> torch.Tensor:
+    """``conv`` of (..., HW, C), as the product of two matrices that it is."""
+    return F.linear(rows, conv.weight.flatten(1), conv.bias)
 
 
 class ConvRefine(nn.Module):
