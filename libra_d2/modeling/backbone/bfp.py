@@ -83,6 +83,24 @@ class ConvRefine(nn.Module):
         return F.relu(self.conv(x))
 
 
+class _WithMaxima(torch.autograd.Function):
+    """A level, and its adaptive max pooling to ``size``.
+
+    Autograd would keep the level until the backward pass, and there add up two gradients of its size.
+    """
+
+    @staticmethod
+    def forward(ctx, level, size):
+        maxima, places = F.adaptive_max_pool2d(level, size, return_indices=True)
+        ctx.save_for_backward(places)
+        return level.view_as(level), maxima
+
+    @staticmethod
+    def backward(ctx, of_level, of_maxima):
+        (places,) = ctx.saved_tensors
+        return of_level.flatten(2).scatter_add(2, places.flatten(2), of_maxima.flatten(2)).view_as(of_level), None
+
+
 REFINES = {"non_local": NonLocalRefine, "conv": ConvRefine, "none": None}
 
 
@@ -165,20 +183,28 @@ class BalancedFeaturePyramid(Backbone):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps images (N, 3, H, W) to {level: (N, C, H_level, W_level)}, in the order of ``bottom_up``."""
         features = self.bottom_up(x)
-        size = features[self.refine_level].shape[-2:]
+        levels = [features[name] for name in self._out_features]
         at = self._out_features.index(self.refine_level)
-        gathered = [
-            adaptive_max_pool2d(features[name], size) if i < at else F.interpolate(features[name], size=size)
-            for i, name in enumerate(self._out_features)
-        ]
-        balanced = self.refine(sum(gathered) / len(gathered))
+        size = levels[at].shape[-2:]
+        balanced = 0.0
+        for i, level in enumerate(levels):
+            if i < at and self.training:
+                levels[i], level = _WithMaxima.apply(level, size)
+            elif i < at:
+                level = adaptive_max_pool2d(level, size)
+            elif i > at:
+                level = F.interpolate(level, size=size)
+            balanced = balanced + level
+        balanced = self.refine(balanced / len(levels))
         if self.gate is not None:
             balanced = self.gate * balanced
         scattered = {}
-        for i, name in enumerate(self._out_features):
-            level = features[name]
+        for i, (name, level) in enumerate(zip(self._out_features, levels, strict=True)):
+            if i == at:
+                scattered[name] = level + balanced
+                continue
             resize = F.interpolate if i < at else adaptive_max_pool2d
-            scattered[name] = level + resize(balanced, level.shape[-2:])
+            scattered[name] = resize(balanced.to(level.dtype), level.shape[-2:]).add_(level)
         if self.training and (log := balance_scalars.due()):
             balance_scalars.log_pyramid(log, features, scattered, self.gate)
         return scattered

@@ -100,6 +100,43 @@ def test_non_local_never_stores_the_pixel_by_pixel_matrix():
     assert ops.largest < 2 * (40 * 50) ** 2 / 8
 
 
+def test_training_keeps_no_finer_level():
+    """Autograd's own max pooling would: 66 MiB of an 800 x 1088 image."""
+    bfp = BalancedFeaturePyramid(Given(SIZES))
+    features = {name: level.requires_grad_() for name, level in features_of().items()}
+    kept = set()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.add(t.untyped_storage().data_ptr()) or t, lambda t: t):
+        out = bfp(features)
+    assert kept.isdisjoint(features[name].untyped_storage().data_ptr() for name in ("p2", "p3"))
+    sum(level.sum() for level in out.values()).backward()
+
+
+@pytest.mark.parametrize("refine_level", ["p2", "p4", "p6"])
+def test_training_has_autograds_gradients(refine_level):
+    """Also where places of a cell share its maximum, and where cells overlap, as those of 37 columns do."""
+    sizes = {**SIZES, "p2": (25, 37)}
+    bfp = BalancedFeaturePyramid(Given(sizes), refine_level=refine_level)
+    features = {name: level.round().requires_grad_() for name, level in features_of(sizes).items()}
+    inputs = [*features.values(), *bfp.refine.parameters()]
+
+    def gradients(training):
+        loss = sum((level**3).sum() for level in bfp.train(training)(features).values())
+        return torch.autograd.grad(loss, inputs)
+
+    for got, expected in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_a_level_keeps_its_type_whatever_the_refinement_has():
+    """Under autocast a convolution gives bfloat16, and levels that end with group normalisation have float32."""
+    bfp, features = BalancedFeaturePyramid(Given(SIZES), refine_type="conv"), features_of()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = bfp(features)
+    assert {level.dtype for level in got.values()} == {torch.float32}
+    for name, expected in bfp(features).items():
+        torch.testing.assert_close(got[name], expected, rtol=0.02, atol=0.02)
+
+
 def test_non_local_stays_in_float32_under_autocast():
     # Logits of about 1e5 in float16 or bfloat16 lose every digit that tells neighbours apart.
     bfp = BalancedFeaturePyramid(Given({"p4": (4, 4)}, channels=8))
