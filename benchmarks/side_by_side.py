@@ -39,6 +39,22 @@ def peak_mib(run: Callable[[], object]) -> float:
     return (peak - before) / 1024
 
 
+def mib_beyond_outputs(run: Callable[[], object]) -> float:
+    """How far what torch's CPU allocator holds rises in the second ``run`` above what ``run`` returns."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        result = run()  # alive until the last event is recorded
+    held = peak = 0
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    del result
+    return (peak - held) / 2**20
+
+
 def weigh(script: str, rival: str, num_gts: int) -> float:
     """What ``script --weigh rival num_gts`` prints: :func:`peak_mib` in a process of its own.
 
@@ -53,6 +69,14 @@ def _resident(field: str) -> int:
         if line.startswith(field):
             return int(line.split()[1])
     raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+_STARTED = time.monotonic()
+
+
+def progress(what: str) -> None:
+    """Says on stderr, beside the tables, what begins."""
+    print(f"[{time.monotonic() - _STARTED:4.0f} s] {what}", file=sys.stderr, flush=True)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
