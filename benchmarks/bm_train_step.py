@@ -1,26 +1,32 @@
 """A training step of Libra R-CNN beside Detectron2's Faster R-CNN: time, its parts and peak memory, as Markdown tables.
 
-python benchmarks/bm_train_step.py [--objects 8 100 1000] [--size 800 1088] [--turns 5]
+python benchmarks/bm_train_step.py [--objects 8 100 1000] [--size 800 1088] [--turns 3]
+python benchmarks/bm_train_step.py --objects 8 30 100 300 1000 3000 --turns 1 --draw docs/images/step.png
 
 R50-FPN with random weights, one image, forward and backward. The sides take turns in one process; the peak of each is
 measured in a process of its own, with malloc told to give memory back. Set OMP_NUM_THREADS for the number of threads.
+--draw leaves a picture of time and memory over the number of objects. Takes two minutes or so for each number and turn.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import statistics
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from detectors import SIDES, SIZE, Stopwatch, build, picture
+from detectors import SIDES, SIZE, build, by_parts, picture
 from detectron2.utils.events import EventStorage
-from side_by_side import machine, markdown, peak_mib
+from side_by_side import machine, markdown, peak_mib, progress
+
+from libra_d2.visualize.style import BLUE, ORANGE, new_figure, save, styled
 
 
-def step(model, batch: list[dict]) -> float:
+def step(model, batch: list[dict]) -> dict[str, float]:
     """Forward and backward; returns the seconds of the backward pass."""
     with EventStorage(1):  # a step that logs nothing
         loss = sum(model(batch).values())
@@ -28,39 +34,43 @@ def step(model, batch: list[dict]) -> float:
     loss.backward()
     seconds = time.perf_counter() - start
     model.zero_grad(set_to_none=True)
-    return seconds
+    return {"backward": seconds}
 
 
-def times(num_gts: int, size: tuple[int, int], turns: int) -> dict[str, dict[str, float]]:
-    """{side: {part: median seconds}}, the whole step among the parts."""
-    models = {side: build(side).train() for side in SIDES}
-    watches = {side: Stopwatch(model) for side, model in models.items()}
-    batch, seen = [picture(num_gts, size)], {side: [] for side in SIDES}
-    for _ in range(turns + 1):
-        for side, model in models.items():
-            start = time.perf_counter()
-            backward = step(model, batch)
-            whole = time.perf_counter() - start
-            seen[side].append({**watches[side].read(), "backward": backward, "step": whole})
-    return {
-        side: {part: statistics.median(turn[part] for turn in runs[1:]) for part in runs[0]}
-        for side, runs in seen.items()
-    }
-
-
-def weigh(side: str, num_gts: int, size: tuple[int, int]) -> str:
-    """Peak of the second step in MiB, in a process of its own."""
+def weigh(side: str, num_gts: int, size: tuple[int, int]) -> float | None:
+    """Peak of the second step in MiB, in a process of its own; None where it does not fit."""
     command = [sys.executable, __file__, "--weigh", side, "--objects", str(num_gts), "--size", *map(str, size)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    return f"{float(done.stdout):,.0f}" if done.returncode == 0 else "did not fit"
+    if done.returncode not in (0, -signal.SIGKILL) and "can't allocate memory" not in done.stderr:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout) if done.returncode == 0 else None
+
+
+@styled
+def draw(file: Path, num_gts: list[int], seconds: dict[str, list[float]], mib: dict[str, list[float | None]]) -> None:
+    """Two panels over the number of objects: seconds of a step, and GiB of its peak as far as it fits."""
+    figure, (times, peaks) = new_figure(2, 9.0, 3.6)
+    for side, color in zip(SIDES, (BLUE, ORANGE), strict=True):
+        gib = [value / 1024 if value is not None else math.nan for value in mib[side]]
+        for axes, values in ((times, seconds[side]), (peaks, gib)):
+            axes.plot(num_gts, values, "o-", color=color, linewidth=2, markersize=5, label=side)
+    for axes, title in ((times, "Seconds of a training step"), (peaks, "Peak of its memory, GiB")):
+        axes.set(xscale="log", xlabel="objects in the image", xticks=num_gts)
+        axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
+        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_title(title)
+    times.legend()
+    save(figure, file)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="a PNG to write")
     parser.add_argument("--weigh", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     size = tuple(args.size)
@@ -71,20 +81,29 @@ def main() -> None:
         return
     print(machine(), f"{size[0]} x {size[1]} px", sep=", ")
     wholes, parts = [], {}
+    seconds, mib = ({side: [] for side in SIDES} for _ in range(2))
     for num_gts in args.objects:
-        found = times(num_gts, size, args.turns)
-        ours, theirs = (found[side]["step"] for side in SIDES)
-        memory = [weigh(side, num_gts, size) for side in SIDES]
-        wholes.append([f"{num_gts:,}", ours, theirs, f"{ours / theirs:.3f}", *memory])
+        progress(f"{num_gts:,} objects: time")
+        models, batch = {side: build(side).train() for side in SIDES}, [picture(num_gts, size)]
+        found = by_parts(models, lambda model, batch=batch: step(model, batch), args.turns)
+        del models
+        progress(f"{num_gts:,} objects: memory")
         for side in SIDES:
-            for part, seconds in found[side].items():
-                parts.setdefault(part, {})[num_gts, side] = 1e3 * seconds
+            seconds[side].append(found[side]["whole"])
+            mib[side].append(weigh(side, num_gts, size))
+            for part, value in found[side].items():
+                parts.setdefault(part, {})[num_gts, side] = 1e3 * value
+        ours, theirs = (seconds[side][-1] for side in SIDES)
+        memory = ["did not fit" if mib[side][-1] is None else mib[side][-1] for side in SIDES]
+        wholes.append([f"{num_gts:,}", ours, theirs, f"{ours / theirs:.3f}", *memory])
     columns = ["libra_d2, s", "Detectron2, s", "ratio", "libra_d2, peak MiB", "Detectron2, peak MiB"]
     print(markdown(["objects", *columns], wholes))
     print()
     cells = [(num_gts, side) for num_gts in args.objects for side in SIDES]
     header = ["ms", *(f"{num_gts:,}, {side}" for num_gts, side in cells)]
     print(markdown(header, [[part, *(found.get(cell, "") for cell in cells)] for part, found in parts.items()]))
+    if args.draw:
+        draw(args.draw, args.objects, seconds, mib)
 
 
 if __name__ == "__main__":

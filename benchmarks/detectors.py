@@ -1,30 +1,74 @@
-"""Detectron2's Faster R-CNN and ours, what they train on, and a stopwatch for their parts."""
+"""Detectron2's Faster R-CNN and ours, data for them, and a stopwatch for their parts."""
 
 from __future__ import annotations
 
+import json
+import logging
+import statistics
 import time
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from detectron2 import model_zoo as detectron2_zoo
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
-from libra_d2 import model_zoo
+from libra_d2.config.files import load_config
+from libra_d2.engine.setup import setup
 
 SIDES = ("libra_d2", "Detectron2")
 SIZE = (800, 1088)
+QUICKSTART = "quickstart/libra_faster_rcnn_trees.yaml"
+CONFIGS = {"R50-FPN": "libra_faster_rcnn_R_50_FPN_1x.yaml", "quickstart": QUICKSTART}
+SIZES = {"R50-FPN": SIZE, "quickstart": (320, 320)}
+# Detectron2's own classes on a backbone that it lacks
+_PLAIN = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
+_PLAIN += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1"]
+
+# The constructors of the trainers would otherwise set up loggers that write between the tables.
+logging.getLogger("detectron2").setLevel(logging.INFO)
 
 
-def build(side: str, *opts: object) -> torch.nn.Module:
-    """R50-FPN with random weights, as both zoos configure it."""
+class Data(NamedTuple):
+    """A COCO json and its folder of images, to train and to evaluate on."""
+
+    json_file: Path
+    images: Path
+    classes: int
+
+
+def config(side: str, *opts: object, kind: str = "R50-FPN", data: Data | None = None) -> CfgNode:
+    """The config of a kind of model in :data:`CONFIGS`, as either side has it, on the CPU and without weights."""
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *opts]
     if side == "libra_d2":
-        cfg = model_zoo.get_config("libra_faster_rcnn_R_50_FPN_1x.yaml")
+        given = (data.json_file, data.images) if data else ("", "")
+        flags = dict(zip(("train_json", "train_images", "val_json", "val_images"), map(str, given * 2), strict=True))
+        return setup(Namespace(config_file=CONFIGS[kind], opts=opts, **flags))
+    if kind == "quickstart":
+        cfg = load_config(QUICKSTART, _PLAIN)
     else:
         cfg = detectron2_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *opts])
+    if data:
+        if data.json_file.stem not in DatasetCatalog:
+            register_coco_instances(data.json_file.stem, {}, str(data.json_file), str(data.images))
+        cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (data.json_file.stem,)
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = data.classes
+    cfg.merge_from_list(opts)
+    return cfg
+
+
+def build(side: str, *opts: object, kind: str = "R50-FPN") -> torch.nn.Module:
+    """The model of :func:`config` with random weights."""
+    cfg = config(side, *opts, kind=kind)
     torch.manual_seed(0)
     model = build_model(cfg)
     # Without statistics to normalise by, each residual block would double what comes in, and the RPN propose nothing.
@@ -45,6 +89,48 @@ def picture(num_gts: int, size: tuple[int, int] = SIZE) -> dict:
     instances.gt_classes = torch.tensor(rng.integers(0, 80, num_gts))
     image = torch.tensor(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
     return {"image": image, "height": height, "width": width, "instances": instances}
+
+
+def write_data(folder: Path, count: int, size: tuple[int, int], classes: int) -> Data:
+    """Writes ``count`` JPEG files about as large as photographs of that size, with eight objects each."""
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(1, count + 1):
+        sample, rng = picture(8, size), np.random.default_rng(number)
+        coarse = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+        pixels = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.jpg"), pixels)
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": size[0], "width": size[1]})
+        for x0, y0, x1, y1 in sample["instances"].gt_boxes.tensor.tolist():
+            annotation = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0}
+            category = 1 + int(rng.integers(classes))
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category, **annotation})
+    categories = [{"id": k, "name": f"class {k}"} for k in range(1, classes + 1)]
+    json_file = folder.with_suffix(".json")
+    json_file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return Data(json_file, folder, classes)
+
+
+def by_parts(
+    models: Mapping[str, torch.nn.Module], run: Callable[[torch.nn.Module], dict[str, float]], turns: int
+) -> dict[str, dict[str, float]]:
+    """{side: {part: median seconds}}, "whole" among the parts. The sides take turns; the first is not counted.
+
+    Args:
+        run: uses a model, and returns the seconds of parts that a :class:`Stopwatch` does not know.
+    """
+    watches = {side: Stopwatch(model) for side, model in models.items()}
+    seen = {side: [] for side in models}
+    for _ in range(turns + 1):
+        for side, model in models.items():
+            start = time.perf_counter()
+            others = run(model)
+            whole = time.perf_counter() - start
+            seen[side].append({**watches[side].read(), **others, "whole": whole})
+    return {
+        side: {part: statistics.median(turn[part] for turn in runs[1:]) for part in runs[0]}
+        for side, runs in seen.items()
+    }
 
 
 class Stopwatch:
@@ -80,6 +166,6 @@ class Stopwatch:
         both = seconds.pop("backbone and pyramid")
         seconds.setdefault("backbone", both)
         seconds["balanced pyramid"] = both - seconds["backbone"]
-        seconds["RPN"] -= seconds["RPN: assign and sample"] + seconds["RPN: proposals and NMS"]
-        seconds["RoI heads"] -= seconds["RoI: assign and sample"]
+        seconds["RPN"] -= seconds.get("RPN: assign and sample", 0) + seconds["RPN: proposals and NMS"]
+        seconds["RoI heads"] -= seconds.get("RoI: assign and sample", 0)
         return dict(seconds)
