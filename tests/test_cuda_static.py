@@ -127,5 +127,6 @@ def test_atomics_know_their_memory(sass):
     # One through a generic pointer would take the way of global memory even where it counts in shared memory.
     for name, instructions in sass.items():
         assert not [i for i in instructions if i.startswith("ATOM.")], name
-    (strata,) = (name for name in sass if "strata_kernel" in name)
-    assert any(i.startswith("ATOMS.") for i in sass[strata])
+    for kernel in ("strata_kernel", "select_kernel"):
+        (name,) = (name for name in sass if kernel in name)
+        assert any(i.startswith("ATOMS.") for i in sass[name]), name

@@ -42,11 +42,12 @@ struct IouArgs {
 // Of one image. The maxima are ordered_bits, 0 where there is no such box.
 struct Counts {
   uint32_t positives, negatives, floor, max_all, max_negative;
+  uint32_t listed[2];  // negatives, positives, where an image is swept
 };
-constexpr int64_t kCountWords = sizeof(Counts) / sizeof(uint32_t);
 
-constexpr int kSelectCapacity = 4096;  // boxes of one sign that shared memory holds
-constexpr int kListSlack = 16;         // by Poisson's tail a quota lacks boxes less than once in 10^12 draws
+constexpr int64_t kMostUnswept =
+    4096;                       // rows an image, on average, that select_kernel had better count and list itself
+constexpr int kListSlack = 16;  // by Poisson's tail a quota lacks boxes less than once in 10^12 draws
 
 struct SampleArgs {
   const int8_t* labels;
@@ -58,28 +59,14 @@ struct SampleArgs {
   int64_t* indices;  // [images, num_samples]
   int64_t* num_positive;
   int64_t* num_negative;
-  // Room for the boxes of images with more than `capacity` of one sign: [rows] each. May be null
-  // where there are no more rows than that.
-  uint64_t* spill_key;
-  uint32_t* spill_row;
-  // For the sweeps before select_kernel, zeroed but for `list`; null without them.
-  Counts* counts;        // [images]
-  uint32_t* strata;      // [images, num_strata]
-  uint32_t* list_sizes;  // [images, 2]: negatives, positives
-  uint32_t* list;        // [images, 2, capacity]
-  int list_slack;        // kListSlack; the tests narrow it to make lists fail
-};
+  uint32_t* list;    // [list_words]
+  Counts* counts;    // [images] zeros for the sweeps before select_kernel; null without them
+  uint32_t* strata;  // [images, num_strata] likewise
+  int list_slack;    // kListSlack; the tests narrow it to make lists fail
 
-// Elements that the scratch arrays of SampleArgs need.
-struct SampleRoom {
-  int64_t spill, counts, strata, list_sizes, list;
+  // A word for each row, and then a bit for each.
+  int64_t list_words() const { return batch.rows + batch.rows / 32 + batch.images; }
+  int64_t sweep_words() const { return batch.images * (int64_t{sizeof(Counts) / 4} + rule.num_strata()); }
 };
-
-template <int kCapacity>
-SampleRoom room_for_sample(const SampleRule& rule, int64_t images, int64_t rows, bool swept) {
-  SampleRoom room{rows > kCapacity ? rows : 0, 0, 0, 0, 0};
-  if (!swept) return room;
-  return SampleRoom{room.spill, images, images * rule.num_strata(), images * 2, images * 2 * kCapacity};
-}
 
 }  // namespace libra_d2

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kIouThreads) batched_iou_kernel(const IouArgs 
 template <class Launch>
 void launch_batched_iou(const IouArgs& a, const Launch& launch) {
   if (a.batch.images == 0 || a.total == 0) return;
-  launch(batched_iou_kernel, num_row_tiles<kIouRows>(a.batch), kIouThreads, 0, a);
+  launch(batched_iou_kernel, num_row_tiles<kIouRows>(a.batch), kIouThreads, a);
 }
 
 }  // namespace libra_d2

@@ -11,9 +11,6 @@
 
 #if !defined(LIBRA_SHARED)
 #define LIBRA_SHARED(Type, name) __shared__ Type name
-#define LIBRA_DYNAMIC_SHARED(Type, name)                                \
-  extern __shared__ __align__(16) unsigned char libra_dynamic_shared[]; \
-  Type& name = *reinterpret_cast<Type*>(libra_dynamic_shared)
 #endif
 
 namespace libra_d2 {
@@ -34,21 +31,44 @@ __device__ inline unsigned warp_max(unsigned v) {
 #endif
 }
 
-template <class T>
-__device__ T warp_sum(T v) {
-  for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(kFullWarp, v, d);
+// The same maximum in every thread; all threads of the block must call it. `partial` holds 32 values.
+__device__ inline unsigned block_max(unsigned v, unsigned* partial) {
+  v = warp_max(v);
+  if (lane_of_thread() == 0) partial[threadIdx.x >> 5] = v;
+  __syncthreads();
+  v = warp_max(partial[min(threadIdx.x & 31u, (blockDim.x - 1) >> 5)]);
+  __syncthreads();  // `partial` may be written again
   return v;
 }
 
-// The same sum in every thread; all threads of the block must call it. `partial` holds 32 values.
+// The sum over the lanes up to this one.
+template <class T>
+__device__ T warp_prefix(T v) {
+  for (int d = 1; d < 32; d *= 2) {
+    const T other = __shfl_up_sync(kFullWarp, v, d);
+    if (lane_of_thread() >= d) v += other;
+  }
+  return v;
+}
+
+// The sum over the threads before this one, and that over all of them, which must all call it.
+template <class T>
+__device__ T block_prefix(T v, T* partial, T* total) {
+  const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
+  const T upto = warp_prefix(v);
+  if (lane == 31) partial[warp] = upto;
+  __syncthreads();
+  const T warps = warp_prefix(lane < blockDim.x >> 5 ? partial[lane] : T{0});
+  *total = __shfl_sync(kFullWarp, warps, 31);
+  const T before = __shfl_sync(kFullWarp, warps, warp + 31);  // of the warp before, modulo 32
+  __syncthreads();
+  return (warp > 0 ? before : T{0}) + upto - v;
+}
+
 template <class T>
 __device__ T block_sum(T v, T* partial) {
-  v = warp_sum(v);
-  if (lane_of_thread() == 0) partial[threadIdx.x >> 5] = v;
-  __syncthreads();
-  T total = 0;
-  for (unsigned w = 0; w < blockDim.x >> 5; ++w) total += partial[w];
-  __syncthreads();  // `partial` may be written again
+  T total;
+  block_prefix(v, partial, &total);
   return total;
 }
 

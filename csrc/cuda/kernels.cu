@@ -17,15 +17,10 @@ struct StreamLaunch {
   cudaError_t& error;
 
   template <class... Params, class... Args>
-  void operator()(void (*kernel)(Params...), int64_t blocks, int threads, size_t dynamic_smem,
-                  const Args&... args) const {
-    constexpr size_t kWithoutAsking = 48 * 1024;
+  void operator()(void (*kernel)(Params...), int64_t blocks, int threads, const Args&... args) const {
     if (blocks > INT_MAX) error = cudaErrorInvalidConfiguration;
-    if (error == cudaSuccess && dynamic_smem > kWithoutAsking) {
-      error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(dynamic_smem));
-    }
     if (error != cudaSuccess) return;
-    kernel<<<static_cast<unsigned>(blocks), threads, dynamic_smem, stream>>>(args...);
+    kernel<<<static_cast<unsigned>(blocks), threads, 0, stream>>>(args...);
     error = cudaGetLastError();
   }
 };
@@ -52,7 +47,7 @@ cudaError_t batched_iou_on(cudaStream_t stream, const IouArgs& args) {
 
 cudaError_t bucketed_sample_on(cudaStream_t stream, const SampleArgs& args) {
   cudaError_t error = cudaSuccess;
-  launch_sample<kSelectCapacity>(args, kSelectThreads, StreamLaunch{stream, error});
+  launch_sample(args, kSelectThreads, StreamLaunch{stream, error});
   return error;
 }
 

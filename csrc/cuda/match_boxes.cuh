@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kMatchThreads) low_quality_kernel(const MatchA
   if (tie) a.matched_label[row] = 1;
 }
 
-// `launch(kernel, blocks, threads, dynamic_smem, args...)` queues a kernel.
+// `launch(kernel, blocks, threads, args...)` queues a kernel.
 template <class Launch>
 void launch_match(const MatchArgs& a, bool allow_low_quality, const Launch& launch) {
   if (a.batch.images == 0 || a.batch.rows == 0) return;
@@ -142,8 +142,8 @@ void launch_match(const MatchArgs& a, bool allow_low_quality, const Launch& laun
   const bool shared = a.batch.offsets == nullptr;
   const auto kernel = shared ? (allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>)
                              : (allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>);
-  launch(kernel, blocks, kMatchThreads, 0, a);
-  if (allow_low_quality) launch(low_quality_kernel, blocks, kMatchThreads, 0, a);
+  launch(kernel, blocks, kMatchThreads, a);
+  if (allow_low_quality) launch(low_quality_kernel, blocks, kMatchThreads, a);
 }
 
 }  // namespace libra_d2

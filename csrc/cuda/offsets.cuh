@@ -26,7 +26,7 @@ void launch_store_offsets(const int64_t* values, int64_t count, int64_t* out, co
     SomeOffsets some{};
     const int size = static_cast<int>(std::min(count - first, int64_t{kOffsetsAtOnce}));
     std::copy_n(values + first, size, some.value);
-    launch(store_offsets_kernel, 1, kOffsetsAtOnce, 0, some, size, out + first);
+    launch(store_offsets_kernel, 1, kOffsetsAtOnce, some, size, out + first);
   }
 }
 

@@ -17,9 +17,9 @@ __device__ inline float from_ordered_bits(uint32_t bits) {
 
 struct Plan {
   uint32_t positives, negatives;  // to be taken
-  // The rest holds where the negatives are chosen by IoU and not all of them are taken.
-  uint32_t balanced;  // from BAL, bins and refill together
-  bool all_balanced;  // BAL has no more than that
+  bool by_iou;                    // the negatives, of which not all are taken; else the rest does not hold
+  uint32_t balanced;              // from BAL, bins and refill together
+  bool all_balanced;              // BAL has no more than that
   uint32_t per_bin, floor, top_up;
   IouBins bins;
 };
@@ -29,7 +29,8 @@ __device__ inline Plan plan_of(const SampleRule& rule, const Counts& counts) {
   plan.positives = min(counts.positives, rule.max_positives);
   const uint32_t wanted = rule.wanted_negatives(plan.positives);
   plan.negatives = min(counts.negatives, wanted);
-  if (!rule.iou_balanced || plan.negatives == counts.negatives) return plan;
+  plan.by_iou = rule.iou_balanced && plan.negatives < counts.negatives;
+  if (!plan.by_iou) return plan;
 
   const uint32_t bal = counts.negatives - counts.floor;
   const uint32_t share = rule.share_of(wanted);

@@ -8,7 +8,7 @@
 namespace libra_d2 {
 
 constexpr int kSweepThreads = 256;
-constexpr int kSweepRows = 1024;
+constexpr int kSweepRows = 4096;
 constexpr uint32_t kBlockStrata = 256;
 
 __device__ inline Words4 box_keys(const SampleArgs& a, int64_t image, uint32_t row) {
@@ -20,19 +20,19 @@ __device__ inline void count_rows(const SampleArgs& a, int64_t begin, int64_t en
   Counts mine{};
   for (int64_t row = begin + threadIdx.x; row < end; row += blockDim.x) {
     const int label = a.labels[row];
-    const float iou = clean_iou(a.ious[row]);
+    const float iou = a.rule.iou_balanced ? clean_iou(a.ious[row]) : 0.f;  // else nobody asks
     mine.positives += label > 0;
     mine.negatives += label == 0;
     mine.floor += label == 0 && a.rule.is_floor(iou);
     mine.max_all = max(mine.max_all, ordered_bits(iou));
     if (label == 0) mine.max_negative = max(mine.max_negative, ordered_bits(iou));
   }
-  mine.positives = warp_sum(mine.positives);
-  mine.negatives = warp_sum(mine.negatives);
-  mine.floor = warp_sum(mine.floor);
+  mine.positives = warp_prefix(mine.positives);
+  mine.negatives = warp_prefix(mine.negatives);
+  mine.floor = warp_prefix(mine.floor);
   mine.max_all = warp_max(mine.max_all);
   mine.max_negative = warp_max(mine.max_negative);
-  if (lane_of_thread() != 0) return;
+  if (lane_of_thread() != 31) return;
   if (mine.positives) atomicAdd(&counts->positives, mine.positives);
   if (mine.negatives) atomicAdd(&counts->negatives, mine.negatives);
   if (mine.floor) atomicAdd(&counts->floor, mine.floor);
@@ -74,62 +74,54 @@ __global__ void __launch_bounds__(kSweepThreads) strata_kernel(const SampleArgs 
   }
 }
 
-// How many of BAL the first keys choose, in an image with these strata.
-__device__ inline uint32_t picked_by_bins(const SampleArgs& a, const Plan& plan, const uint32_t* strata) {
-  if (plan.all_balanced) return plan.balanced;
-  uint32_t picked = 0;
-  for (uint32_t k = 0; plan.per_bin > 0 && k < a.rule.binned_strata(); ++k) {
+// The sieves of one image's list, where the keys have one stratum: by first, refill and top-up key of the negatives,
+// and by first key of the positives.
+enum : int { kNegatives, kRefill, kTopUp, kPositives, kSieves };
+
+// For whole blocks.
+__device__ inline void set_sieves(const SampleArgs& a, const Plan& plan, const Counts& counts, const uint32_t* strata,
+                                  uint32_t* partial, Sieve* sieves) {
+  uint32_t picked = 0;  // of BAL, by first keys
+  for (uint32_t k = threadIdx.x; plan.per_bin > 0 && k < a.rule.binned_strata(); k += blockDim.x) {
     picked += min(strata[k], plan.per_bin);
   }
-  return picked;
-}
-
-// The thresholds of one image's lists. A sign that fits into `capacity` is listed whole.
-struct Sieves {
-  Sieve positives, negatives;  // by first keys, where they have one stratum
-  Sieve refill, top_up;
-  bool by_stratum;
-  uint32_t picked;
-};
-
-__device__ inline Sieves sieves_of(const SampleArgs& a, const Plan& plan, const Counts& counts, const uint32_t* strata,
-                                   uint32_t capacity) {
-  const int slack = a.list_slack;
-  Sieves s{open_sieve(), open_sieve(), open_sieve(), open_sieve(), false, 0};
-  if (counts.positives > capacity) {
-    s.positives = a.rule.instance_balanced ? Sieve{0, 0}  // needs them all: no use listing any
-                                           : sieve_for(plan.positives, counts.positives, slack);
+  picked = block_sum(picked, partial);
+  if (threadIdx.x == 0) {
+    if (plan.all_balanced) picked = plan.balanced;
+    const uint32_t bal = counts.negatives - counts.floor;
+    sieves[kNegatives] = sieve_for(plan.negatives, counts.negatives, a.list_slack);
+    sieves[kRefill] = sieve_for(plan.balanced - picked, bal - picked, a.list_slack);
+    sieves[kTopUp] = sieve_for(plan.top_up, bal - plan.balanced, a.list_slack);
+    sieves[kPositives] = sieve_for(plan.positives, counts.positives, a.list_slack);
+    if (a.rule.instance_balanced && plan.positives > 0) sieves[kPositives] = open_sieve();  // keys alone cannot tell
   }
-  if (counts.negatives <= capacity) return s;
-  s.negatives = sieve_for(plan.negatives, counts.negatives, slack);
-  s.by_stratum = a.rule.iou_balanced && plan.negatives < counts.negatives;
-  if (!s.by_stratum) return s;
-  s.picked = picked_by_bins(a, plan, strata);
-  const uint32_t bal = counts.negatives - counts.floor;
-  s.refill = sieve_for(plan.balanced - s.picked, bal - s.picked, slack);
-  s.top_up = sieve_for(plan.top_up, bal - plan.balanced, slack);
-  return s;
+  __syncthreads();
 }
 
 __device__ inline Sieve stratum_sieve(const SampleArgs& a, const Plan& plan, const uint32_t* strata, uint32_t stratum) {
   return sieve_for(quota_of(a.rule, plan, stratum), strata[stratum], a.list_slack);
 }
 
+// Where the boxes of one sign are listed, by their rows in the image.
+__device__ inline uint32_t* list_of(const SampleArgs& a, int64_t image_begin, const Counts& counts, bool positive) {
+  return a.list + image_begin + (positive ? 0 : counts.positives);
+}
+
 struct ListShared {
   Plan plan;
-  Sieves sieves;
+  Sieve sieves[kSieves];
+  uint32_t partial[32];
 };
 
 // Sweep 3: lists the boxes that may be drawn. Their order in the list is left to chance.
-__global__ void __launch_bounds__(kSweepThreads) list_kernel(const SampleArgs a, uint32_t capacity) {
+__global__ void __launch_bounds__(kSweepThreads) list_kernel(const SampleArgs a) {
   LIBRA_SHARED(ListShared, s);
   const RowTile tile = row_tile<kSweepRows>(a.batch, blockIdx.x);
   const uint32_t* strata = a.strata + tile.image * a.rule.num_strata();
-  if (threadIdx.x == 0) {
-    s.plan = plan_of(a.rule, a.counts[tile.image]);
-    s.sieves = sieves_of(a, s.plan, a.counts[tile.image], strata, capacity);
-  }
+  Counts& counts = a.counts[tile.image];
+  if (threadIdx.x == 0) s.plan = plan_of(a.rule, counts);
   __syncthreads();
+  set_sieves(a, s.plan, counts, strata, s.partial, s.sieves);
   for (int64_t row = tile.begin + threadIdx.x; row < tile.end; row += blockDim.x) {
     const int label = a.labels[row];
     if (label < 0) continue;
@@ -137,19 +129,17 @@ __global__ void __launch_bounds__(kSweepThreads) list_kernel(const SampleArgs a,
     const Words4 keys = box_keys(a, tile.image, local);
     bool listed;
     if (label > 0) {
-      listed = s.sieves.positives.passes(keys.x);
-    } else if (!s.sieves.by_stratum) {
-      listed = s.sieves.negatives.passes(keys.x);
+      listed = s.sieves[kPositives].passes(keys.x);
+    } else if (!s.plan.by_iou) {
+      listed = s.sieves[kNegatives].passes(keys.x);
     } else {
       const uint32_t stratum = stratum_of(a.rule, s.plan, clean_iou(a.ious[row]));
       listed =
           stratum_sieve(a, s.plan, strata, stratum).passes(keys.x) ||
-          (stratum != a.rule.floor_stratum() && (s.sieves.refill.passes(keys.y) || s.sieves.top_up.passes(keys.z)));
+          (stratum != a.rule.floor_stratum() && (s.sieves[kRefill].passes(keys.y) || s.sieves[kTopUp].passes(keys.z)));
     }
     if (!listed) continue;
-    const int64_t list = tile.image * 2 + (label > 0);
-    const uint32_t at = atomicAdd(&a.list_sizes[list], 1u);
-    if (at < capacity) a.list[list * capacity + at] = local;
+    list_of(a, tile.image_begin, counts, label > 0)[atomicAdd(&counts.listed[label > 0], 1u)] = local;
   }
 }
 

@@ -25,8 +25,6 @@
 #define LIBRA_SHARED(Type, name)     \
   static const char name##_site = 0; \
   Type& name = *static_cast<Type*>(emulator::Device::instance().shared(&name##_site, sizeof(Type), alignof(Type)))
-#define LIBRA_DYNAMIC_SHARED(Type, name) \
-  Type& name = *static_cast<Type*>(emulator::Device::instance().dynamic_shared(sizeof(Type)))
 
 struct alignas(16) float4 {
   float x, y, z, w;
@@ -99,13 +97,12 @@ T read_modify_write(T* p, Update update) {
 
 inline uint32_t full_if_absent(uint32_t mask = ~0u) { return mask; }
 
-// emulator::launch(kernel, blocks, threads, dynamic_smem, args...)
+// emulator::launch(kernel, blocks, threads, args...)
 struct Launch {
   template <class... Params, class... Args>
-  void operator()(void (*kernel)(Params...), int64_t blocks, int threads, size_t dynamic_smem,
-                  const Args&... args) const {
+  void operator()(void (*kernel)(Params...), int64_t blocks, int threads, const Args&... args) const {
     std::tuple<std::decay_t<Params>...> values(args...);
-    Device::instance().launch(static_cast<unsigned>(blocks), static_cast<unsigned>(threads), dynamic_smem,
+    Device::instance().launch(static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
                               [&] { std::apply(kernel, values); });
   }
 };

@@ -45,7 +45,7 @@ class Device {
 
   Options options;
 
-  void launch(unsigned blocks, unsigned threads, size_t dynamic_smem, std::function<void()> body) {
+  void launch(unsigned blocks, unsigned threads, std::function<void()> body) {
     if (threads == 0 || threads > kMaxThreads || threads % 32 != 0) {
       fail("expected whole warps and at most %u threads a block, got %u", kMaxThreads, threads);
     }
@@ -59,7 +59,7 @@ class Device {
       if (!threads_[i].fiber.created()) threads_[i].fiber.create(&Device::thread_main);
       threads_[i].index = i;
     }
-    for (block_ = 0; block_ < blocks; ++block_) run_block(dynamic_smem);
+    for (block_ = 0; block_ < blocks; ++block_) run_block();
     current_ = nullptr;
   }
 
@@ -129,13 +129,6 @@ class Device {
     }
     shared_.push_back(Shared{site, poisoned(bytes, alignment)});
     return shared_.back().memory.get();
-  }
-
-  void* dynamic_shared(size_t bytes) {
-    if (bytes > dynamic_size_) {
-      fail("dynamic shared memory: the kernel needs %zu bytes, the launch gave %zu", bytes, dynamic_size_);
-    }
-    return dynamic_.get();
   }
 
   [[noreturn]] __attribute__((format(printf, 2, 3))) void fail(const char* format, ...) const {
@@ -247,11 +240,9 @@ class Device {
     return ran;
   }
 
-  void run_block(size_t dynamic_smem) {
+  void run_block() {
     exited_ = waiting_ = 0;
     shared_.clear();
-    dynamic_ = poisoned(dynamic_smem, 16);
-    dynamic_size_ = dynamic_smem;
     const unsigned warps = block_size_ / 32;
     std::vector<unsigned> order(warps);
     for (unsigned w = 0; w < warps; ++w) {
@@ -292,8 +283,6 @@ class Device {
   std::vector<Thread> threads_;
   std::vector<std::unique_ptr<Meeting[]>> meetings_;  // a pool for each warp
   std::vector<Shared> shared_;
-  Memory dynamic_;
-  size_t dynamic_size_ = 0;
   std::function<void()> body_;
   Fiber host_;
   Thread* current_ = nullptr;

@@ -42,21 +42,19 @@ class EmulatedOps:
     Args:
         order: in which the threads of a block run; "random" also switches at atomics.
         arch: the GPU generation whose code paths are compiled.
-        small: sample with room for 64 boxes in shared memory instead of 4096.
         swept: sample with the grid-wide kernels that go before the selection in large images.
         list_slack: how much longer than expected their lists are; a very negative value makes them too short.
 
     Attributes:
-        spilled: whether the last call of bucketed_sample had to sort in global memory.
+        distrusted: whether the last call of bucketed_sample had to list all boxes after all.
     """
 
-    spilled: bool | None = None
+    distrusted: bool | None = None
 
-    def __init__(self, order="forward", *, seed=1, arch=800, small=False, swept=False, list_slack=16, threads=None):
+    def __init__(self, order="forward", *, seed=1, arch=800, swept=False, list_slack=16, threads=256):
         self._library = _load(arch)
         self._options = (ORDERS.index(order), ctypes.c_uint64(seed), order == "random")
-        self._small, self._swept, self._list_slack = small, swept, list_slack
-        self._threads = threads or (64 if small else 256)
+        self._swept, self._list_slack, self._threads = swept, list_slack, threads
 
     def _unless_refused(self, result: int) -> bool:
         if result < 0:
@@ -121,7 +119,7 @@ class EmulatedOps:
         num_positive, num_negative = torch.full((images,), -9), torch.full((images,), -9)
         inputs = [tensor.contiguous() for tensor in (labels, ious, matched_idx, offsets)]
         self._library.emulated_options(*self._options)
-        self.spilled = self._unless_refused(
+        self.distrusted = self._unless_refused(
             self._library.emulated_sample(
                 *map(_pointer, inputs),
                 *map(ctypes.c_int64, (images, labels.shape[0], seed.item(), num_samples)),
@@ -131,7 +129,6 @@ class EmulatedOps:
                 ctypes.c_int64(num_bins),
                 bin_upper.encode(),
                 *map(ctypes.c_double, (bin_upper_value, floor_thr, floor_fraction, neg_pos_ub)),
-                self._small,
                 self._swept,
                 self._list_slack,
                 self._threads,

@@ -75,7 +75,7 @@ uint64_t batched_iou(const Offsets& box_offsets, const Offsets& gt_offsets, int6
 }
 
 struct Sampling {
-  bool by_iou, small, swept;
+  bool by_iou, swept;
   int list_slack;
   int64_t num_samples;
 };
@@ -95,7 +95,7 @@ uint64_t sample(const Offsets& offsets, int64_t rows, const Sampling& s) {
                   /*seed=*/-12345, s.num_samples, /*positive_fraction=*/0.25, s.by_iou ? "instance_balanced" : "random",
                   s.by_iou ? "iou_balanced" : "random",
                   /*num_bins=*/3, s.swept ? "max_all" : "value", /*bin_upper_value=*/0.5,
-                  /*floor_thr=*/s.by_iou ? 0.0 : -1.0, /*floor_fraction=*/0.25, /*neg_pos_ub=*/-1.0, s.small, s.swept,
+                  /*floor_thr=*/s.by_iou ? 0.0 : -1.0, /*floor_fraction=*/0.25, /*neg_pos_ub=*/-1.0, s.swept,
                   s.list_slack, /*threads=*/64, indices.data(), positive.data(), negative.data());
   Hash hash;
   hash.add(indices);
@@ -129,15 +129,14 @@ int main() {
   });
   good &= agree("iou", [&] { return batched_iou(ragged, gts, 530, 120, 900 + 229 * 80); });
   for (bool by_iou : {false, true}) {
-    for (const Sampling& s : {Sampling{by_iou, false, false, 32, 40},
-                              {by_iou, true, false, 32, 40},
-                              {by_iou, true, true, 0, 8},
-                              {by_iou, true, true, -100, 40},
-                              {by_iou, false, true, 32, 40},
-                              {by_iou, true, true, 32, 600}}) {
-      const std::string name = std::string("sample ") + (by_iou ? "by IoU" : "random") + (s.small ? " small" : "") +
-                               (s.swept ? " swept" : "") + " slack " + std::to_string(s.list_slack) + " of " +
-                               std::to_string(s.num_samples);
+    for (const Sampling& s : {Sampling{by_iou, false, 16, 8},
+                              {by_iou, false, 16, 40},
+                              {by_iou, true, 0, 8},
+                              {by_iou, true, -100, 40},
+                              {by_iou, true, 16, 40},
+                              {by_iou, true, 16, 600}}) {
+      const std::string name = std::string("sample ") + (by_iou ? "by IoU" : "random") + (s.swept ? " swept" : "") +
+                               " slack " + std::to_string(s.list_slack) + " of " + std::to_string(s.num_samples);
       good &= agree(name, [&] { return sample(ragged, 530, s); });
     }
   }
@@ -154,7 +153,7 @@ int main() {
     batched_iou(ragged, bad, 530, 120, 900);
     for (bool by_iou : {false, true}) {
       for (bool swept : {false, true}) {
-        for (int slack : {16, -100}) sample(bad, 530, Sampling{by_iou, true, swept, slack, 40});
+        for (int slack : {16, -100}) sample(bad, 530, Sampling{by_iou, swept, slack, 40});
       }
     }
   }
@@ -162,6 +161,6 @@ int main() {
   const Offsets no_image = {0};
   match(&no_image, no_image, 530, 0);
   batched_iou(no_image, no_image, 530, 0, 900);
-  for (bool swept : {false, true}) sample(no_image, 530, Sampling{false, true, swept, 32, 40});
+  for (bool swept : {false, true}) sample(no_image, 530, Sampling{false, swept, 16, 40});
   return good ? 0 : 1;
 }

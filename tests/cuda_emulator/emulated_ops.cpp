@@ -2,6 +2,7 @@
 // torch.
 #include "emulated_ops.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,12 +15,6 @@
 using namespace libra_d2;
 
 namespace {
-
-// An empty vector's data() may be null, which tells a kernel that the array is not there.
-template <class T>
-T* data_or_null(std::vector<T>& v) {
-  return v.empty() ? nullptr : v.data();
-}
 
 // Offsets of the CPU as the kernels get to see them; null for null.
 class StoredOffsets {
@@ -38,22 +33,19 @@ const Box* boxes_of(const float* p) { return reinterpret_cast<const Box*>(p); }
 
 constexpr uint32_t kUntouched = 0xCDCDCDCDu;
 
-// Whether the kernel had to take boxes to global memory.
-template <int kCapacity>
+// Whether a block did not trust what the sweeps had listed, and listed all boxes of a sign after all.
 bool sample(SampleArgs a, int threads, bool swept) {
-  const SampleRoom room = room_for_sample<kCapacity>(a.rule, a.batch.images, a.batch.rows, swept);
-  std::vector<uint64_t> spill_key(room.spill);
-  std::vector<uint32_t> spill_row(room.spill, kUntouched), list(room.list, kUntouched);
-  std::vector<uint32_t> strata(room.strata), list_sizes(room.list_sizes);
-  std::vector<Counts> counts(room.counts);
-  a.spill_key = data_or_null(spill_key);
-  a.spill_row = data_or_null(spill_row);
-  a.counts = data_or_null(counts);
-  a.strata = data_or_null(strata);
-  a.list_sizes = data_or_null(list_sizes);
-  a.list = data_or_null(list);
-  launch_sample<kCapacity>(a, threads, emulator::launch);
-  return std::any_of(spill_row.begin(), spill_row.end(), [](uint32_t r) { return r != kUntouched; });
+  std::vector<uint32_t> list(a.list_words(), kUntouched), tally(swept ? a.sweep_words() : 0);
+  a.list = list.data();
+  if (swept) {
+    a.counts = reinterpret_cast<Counts*>(tally.data());
+    a.strata = reinterpret_cast<uint32_t*>(a.counts + a.batch.images);
+  }
+  launch_sample(a, threads, emulator::launch);
+  int64_t written =
+      std::count_if(list.begin(), list.begin() + a.batch.rows, [](uint32_t w) { return w != kUntouched; });
+  for (int64_t n = 0; swept && n < a.batch.images; ++n) written -= a.counts[n].listed[0] + a.counts[n].listed[1];
+  return swept && written > 0;
 }
 
 std::string refusal;
@@ -104,9 +96,8 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
 int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
                     int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,
                     const char* positive, const char* negative, int64_t num_bins, const char* bin_upper,
-                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int small,
-                    int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
-                    int64_t* num_negative) {
+                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int swept,
+                    int list_slack, int threads, int64_t* indices, int64_t* num_positive, int64_t* num_negative) {
   return unless_refused([&] {
     SampleArgs a{};
     a.rule = SampleRule::of(num_samples, positive_fraction, positive, negative, num_bins, bin_upper, bin_upper_value,
@@ -121,7 +112,6 @@ int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matc
     a.num_positive = num_positive;
     a.num_negative = num_negative;
     a.list_slack = list_slack;
-    return static_cast<int>(small ? sample<kSmallCapacity>(a, threads, swept != 0)
-                                  : sample<kSelectCapacity>(a, threads, swept != 0));
+    return static_cast<int>(sample(a, threads, swept != 0));
   });
 }

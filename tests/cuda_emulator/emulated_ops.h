@@ -2,9 +2,6 @@
 
 #include <cstdint>
 
-// A capacity of select_kernel's shared memory that small inputs already exceed.
-constexpr int kSmallCapacity = 64;
-
 extern "C" {
 
 // Thread order (0 forward, 1 reverse, 2 random), its seed, and whether threads yield at atomics.
@@ -22,12 +19,11 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
 void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
                   int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total);
 
-// `small` takes kSmallCapacity, `swept` the list made by the grid-wide kernels, with `list_slack` (16 in production) to
-// spare. Returns whether boxes went through global memory instead of shared memory.
+// `swept` takes the lists made by the grid-wide kernels, with `list_slack` (16 in production) to spare. Returns whether
+// one of them was not trusted.
 int emulated_sample(const int8_t* labels, const float* ious, const int64_t* matched_idx, const int64_t* offsets,
                     int64_t images, int64_t rows, int64_t seed, int64_t num_samples, double positive_fraction,
                     const char* positive, const char* negative, int64_t num_bins, const char* bin_upper,
-                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int small,
-                    int swept, int list_slack, int threads, int64_t* indices, int64_t* num_positive,
-                    int64_t* num_negative);
+                    double bin_upper_value, double floor_thr, double floor_fraction, double neg_pos_ub, int swept,
+                    int list_slack, int threads, int64_t* indices, int64_t* num_positive, int64_t* num_negative);
 }

@@ -13,9 +13,6 @@ static void expect(bool good, const char* what, int line) {
 struct Shared {
   int value[64];
 };
-struct Dynamic {
-  unsigned word[8];
-};
 
 void warp_primitives() {
   const int lane = threadIdx.x % 32;
@@ -44,9 +41,7 @@ void warp_primitives() {
 
 void block_primitives(int* sum, unsigned long long* highest) {
   LIBRA_SHARED(Shared, shared);
-  LIBRA_DYNAMIC_SHARED(Dynamic, dynamic);
   EXPECT(static_cast<unsigned>(shared.value[threadIdx.x]) == 0xCDCDCDCDu);  // poisoned
-  EXPECT(dynamic.word[threadIdx.x % 8] == 0xCDCDCDCDu);
   __syncthreads();
   shared.value[threadIdx.x] = threadIdx.x + 100 * blockIdx.x;
   __syncthreads();
@@ -87,10 +82,10 @@ int main() {
     emulator::Device::instance().options = {static_cast<emulator::Order>(order), 7, order == 2};
     int sum = 0, one = 1;
     unsigned long long highest = 0;
-    emulator::launch(warp_primitives, 2, 96, 0);
-    emulator::launch(block_primitives, 3, 64, sizeof(Dynamic), &sum, &highest);
-    emulator::launch(atomics, 1, 32, 0, &one);
-    emulator::launch(scalars, 1, 32, 0);
+    emulator::launch(warp_primitives, 2, 96);
+    emulator::launch(block_primitives, 3, 64, &sum, &highest);
+    emulator::launch(atomics, 1, 32, &one);
+    emulator::launch(scalars, 1, 32);
     EXPECT(sum == 192 && highest == (2ull << 40 | 63));
   }
   return differences;

@@ -63,11 +63,11 @@ FAULTS = {
         THREAD,
         "ThreadSanitizer: data race",
     ),
-    # A race: a step of the sort begins before the one before it has ended.
-    "barrier_of_sort_removed": (
-        "block_sort.cuh",
-        "e.swap(first, second);\n      }\n      __syncthreads();",
-        "e.swap(first, second);\n      }",
+    # A race: the bins are added up before every key is counted.
+    "barrier_of_selection_removed": (
+        "block_select.cuh",
+        "    __syncthreads();\n    add_up",
+        "    add_up",
         THREAD,
         "ThreadSanitizer: data race",
     ),
