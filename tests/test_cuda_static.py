@@ -23,7 +23,7 @@ KERNELS = {
     "list_kernel": 1,
     "select_kernel": 1,
 }
-KEEP_MULTIPROCESSORS_FULL = ("match_kernel", "low_quality_kernel")
+KEEP_MULTIPROCESSORS_FULL = ("match_kernelILb1", "low_quality_kernel")  # those for anchors; proposals are few
 MOST_REGISTERS = 64  # of which a block of 1024 threads, select_kernel's, can be resident
 
 
@@ -85,11 +85,12 @@ def test_registers_and_spills(build):
     )
     assert len(usage) == sum(KERNELS.values())
     for kernel, variants in KERNELS.items():
-        found = [numbers for name, *numbers in usage if kernel in name]
+        found = [entry for entry in usage if kernel in entry[0]]
         assert len(found) == variants, kernel
-        for *local_memory, registers in found:
+        for name, *local_memory, registers in found:
             assert local_memory == ["0", "0", "0"], f"{kernel} spills"
-            assert int(registers) <= (without_idling if kernel in KEEP_MULTIPROCESSORS_FULL else MOST_REGISTERS), kernel
+            many = any(part in name for part in KEEP_MULTIPROCESSORS_FULL)
+            assert int(registers) <= (without_idling if many else MOST_REGISTERS), name
 
 
 def test_boxes_are_loaded_16_bytes_at_a_time(sass):

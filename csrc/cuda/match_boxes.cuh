@@ -8,6 +8,7 @@
 namespace libra_d2 {
 
 constexpr int kMatchThreads = 256;
+constexpr int kRaggedThreads = 64;  // proposals are few: more blocks, for more multiprocessors
 constexpr int kGtTile = 64;
 
 struct GtTile {
@@ -43,7 +44,7 @@ __device__ inline Box warp_bounds(const Box& box, bool live) {
 template <bool kCull, bool kColumnMax>
 __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a) {
   LIBRA_SHARED(GtTile, gts);
-  const RowTile tile = row_tile<kMatchThreads>(a.batch, blockIdx.x);
+  const RowTile tile = row_tile<kCull ? kMatchThreads : kRaggedThreads>(a.batch, blockIdx.x);
   if (tile.begin >= tile.end) return;  // the whole block
   const int lane = lane_of_thread();
   const int64_t row = tile.first + threadIdx.x;
@@ -63,30 +64,28 @@ __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a)
       gts.column_max[j] = 0u;
     }
     __syncthreads();
-    for (int chunk = 0; chunk < count; chunk += 32) {
-      const int left = count - chunk;
-      unsigned todo = left >= 32 ? kFullWarp : (1u << left) - 1u;
-      if (kCull) {
-        bool hit = false;
-        if (lane < left) {
-          const Box& g = gts.box[chunk + lane];
-          hit = g.x1 < bounds.x2 && g.x2 > bounds.x1 && g.y1 < bounds.y2 && g.y2 > bounds.y1;
-        }
-        todo = __ballot_sync(kFullWarp, hit);
+    const auto visit = [&](int j) {
+      // Saves most divisions where only the best counts: rounding is monotonic, so that no other IoU can exceed it.
+      const float inter = intersection(gts.box[j], box), united = sub_rn(add_rn(gts.area[j], area), inter);
+      if (!kColumnMax && !(inter > 0.f && inter >= mul_rn(best, united))) return;
+      const float iou = iou_of(gts.box[j], gts.area[j], box, area);
+      if (iou > best) {  // strictly: the first ground truth wins a tie
+        best = iou;
+        best_gt = start + j;
       }
-      while (todo) {
-        const int j = chunk + __ffs(todo) - 1;
-        todo &= todo - 1;
-        const float iou = iou_of(gts.box[j], gts.area[j], box, area);
-        if (iou > best) {  // strictly: the first ground truth wins a tie
-          best = iou;
-          best_gt = start + j;
-        }
-        if (kColumnMax) {
-          const unsigned column = warp_max(bits_of(iou));
-          if (lane == 0 && column != 0u) atomicMax(&gts.column_max[j], column);
-        }
+      if (kColumnMax) {
+        const unsigned column = warp_max(bits_of(iou));
+        if (lane == 0 && column != 0u) atomicMax(&gts.column_max[j], column);
       }
+    };
+    for (int j = 0; j < (kCull ? 0 : count); ++j) visit(j);
+    for (int chunk = 0; kCull && chunk < count; chunk += 32) {
+      bool hit = false;
+      if (chunk + lane < count) {
+        const Box& g = gts.box[chunk + lane];
+        hit = g.x1 < bounds.x2 && g.x2 > bounds.x1 && g.y1 < bounds.y2 && g.y2 > bounds.y1;
+      }
+      for (unsigned todo = __ballot_sync(kFullWarp, hit); todo; todo &= todo - 1) visit(chunk + __ffs(todo) - 1);
     }
     __syncthreads();
     if (kColumnMax) {
@@ -139,10 +138,12 @@ template <class Launch>
 void launch_match(const MatchArgs& a, bool allow_low_quality, const Launch& launch) {
   if (a.batch.images == 0 || a.batch.rows == 0) return;
   const int64_t blocks = num_row_tiles<kMatchThreads>(a.batch);
-  const bool shared = a.batch.offsets == nullptr;
-  const auto kernel = shared ? (allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>)
-                             : (allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>);
-  launch(kernel, blocks, kMatchThreads, a);
+  if (a.batch.offsets == nullptr) {
+    launch(allow_low_quality ? match_kernel<true, true> : match_kernel<true, false>, blocks, kMatchThreads, a);
+  } else {
+    launch(allow_low_quality ? match_kernel<false, true> : match_kernel<false, false>,
+           num_row_tiles<kRaggedThreads>(a.batch), kRaggedThreads, a);
+  }
   if (allow_low_quality) launch(low_quality_kernel, blocks, kMatchThreads, a);
 }
 

@@ -58,8 +58,8 @@ FAULTS = {
     # A race: nothing waits until the ground truths are in shared memory.
     "barrier_removed": (
         "match_boxes.cuh",
-        "    __syncthreads();\n    for (int chunk",
-        "    for (int chunk",
+        "    __syncthreads();\n    const auto visit",
+        "    const auto visit",
         THREAD,
         "ThreadSanitizer: data race",
     ),
@@ -101,8 +101,8 @@ FAULTS = {
     ),
     "barrier_in_divergent_code": (
         "match_boxes.cuh",
-        "    __syncthreads();\n    for (int chunk",
-        "    if (threadIdx.x & 1)\n      __syncthreads();\n    else\n      __syncthreads();\n    for (int chunk",
+        "    __syncthreads();\n    const auto visit",
+        "    if (threadIdx.x & 1)\n      __syncthreads();\n    else\n      __syncthreads();\n    const auto visit",
         PLAIN,
         "__syncthreads is divergent",
     ),

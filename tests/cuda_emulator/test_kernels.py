@@ -80,6 +80,20 @@ def test_match_and_iou_across_many_blocks_and_tiles(backend, order, arch, shared
             assert_bits_equal(ops.batched_iou(*iou_args), expected_ious)
 
 
+@ways(forward={}, reverse={"order": "reverse"})
+def test_the_best_of_ious_that_hardly_differ(run):
+    # Divisions are saved where they cannot change the maximum; here they can, by the last bit of a float.
+    generator = torch.Generator().manual_seed(11)
+    corner = torch.rand(300, 2, generator=generator) * 30
+    boxes = torch.cat([corner, corner + 50 + torch.rand(300, 2, generator=generator) * 50], dim=1)
+    around = torch.tensor([20.0, 20.0, 90.0, 90.0]).repeat(400, 1)
+    gts = around + torch.rand(400, 4, generator=generator) * 10.0 ** -torch.arange(400).remainder(7)[:, None]
+    args = (boxes, gts, torch.tensor([0, 0, 300]), torch.tensor([0, 0, 400]), [0.5], [0, 1], False)
+    expected = ops.match_boxes(*args)
+    with run():
+        assert_bits_equal(ops.match_boxes(*args), expected)
+
+
 def rpn_anchors():
     """The anchors of a 1344 x 800 image: three shapes on each cell of five levels."""
     levels = []
