@@ -74,3 +74,22 @@ def test_compute_sanitizer_of_the_toolkit_watches_the_kernels(monkeypatch, tmp_p
     assert all(command[command.index("--report-api-errors") + 1] == "no" for command in commands)
     monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
     assert gpu_check.find_compute_sanitizer() == str(tmp_path / "path" / "compute-sanitizer")
+
+
+def test_work_is_timed_beside_its_estimate(monkeypatch):
+    import gpu_check
+
+    class Work:
+        def __init__(self, images, gts, boxes):
+            self.match = self.match_with_detectron2 = self.sample_with_detectron2 = lambda *_: None
+
+    assert len(gpu_check.anchors_of()) == gpu_check.ANCHORS
+    monkeypatch.setattr(gpu_check, "Batch", Work)
+    monkeypatch.setattr(gpu_check, "replayed_us", lambda function: 7.25)
+    monkeypatch.setattr(gpu_check, "median_ms", lambda function, repeats: repeats / 10)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
+    rows = [line.strip("| ").split(" | ") for line in gpu_check.table().splitlines()[4:]]
+    assert {row[0]: row[2] for row in rows if row[2]} == gpu_check.ESTIMATES
+    assert [row[0] for row in rows].count("sample 16 x 2,000 proposals x 50") == 1
+    assert all([row[1], *row[3:]] == ["7.2", "5.000", "1.000", "0.2"] for row in rows)
