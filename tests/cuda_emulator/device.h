@@ -44,11 +44,13 @@ class Device {
   }
 
   Options options;
+  int launches = 0;
 
   void launch(unsigned blocks, unsigned threads, std::function<void()> body) {
     if (threads == 0 || threads > kMaxThreads || threads % 32 != 0) {
       fail("expected whole warps and at most %u threads a block, got %u", kMaxThreads, threads);
     }
+    ++launches;
     grid_ = blocks;
     block_size_ = threads;
     body_ = std::move(body);

@@ -56,6 +56,11 @@ class EmulatedOps:
         self._options = (ORDERS.index(order), ctypes.c_uint64(seed), order == "random")
         self._swept, self._list_slack, self._threads = swept, list_slack, threads
 
+    @property
+    def launches(self) -> int:
+        """How many kernels the last call launched; offsets are taken to be on the CPU."""
+        return self._library.emulated_launches()
+
     def _unless_refused(self, result: int) -> bool:
         if result < 0:
             self._library.emulated_refusal.restype = ctypes.c_char_p

@@ -67,7 +67,10 @@ const char* emulated_refusal() { return refusal.c_str(); }
 
 void emulated_options(int order, uint64_t seed, int yield_at_atomics) {
   emulator::Device::instance().options = {static_cast<emulator::Order>(order), seed, yield_at_atomics != 0};
+  emulator::Device::instance().launches = 0;
 }
+
+int emulated_launches() { return emulator::Device::instance().launches; }
 
 int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box_offsets, const int64_t* gt_offsets,
                    int64_t images, int64_t rows, int64_t num_gt, const double* thresholds, int64_t num_thresholds,

@@ -7,6 +7,9 @@ extern "C" {
 // Thread order (0 forward, 1 reverse, 2 random), its seed, and whether threads yield at atomics.
 void emulated_options(int order, uint64_t seed, int yield_at_atomics);
 
+// Kernels launched since the last call of emulated_options.
+int emulated_launches();
+
 // Why the last call that returned -1 did so.
 const char* emulated_refusal();
 

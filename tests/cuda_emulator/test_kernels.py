@@ -325,3 +325,20 @@ def test_sample_of_many_images():
     for swept in (False, True):
         with emulated(swept=swept, threads=32):
             assert_bits_equal(ops.bucketed_sample(*args, seed=torch.tensor(-1)), expected)
+
+
+def test_kernels_launched_by_an_op():
+    # As docs/cuda.md adds them up: one for each tensor of offsets, then the kernels themselves.
+    boxes, offsets, seed = torch.tensor([[0.0, 0.0, 8.0, 8.0]]).repeat(6, 1), torch.tensor([0, 2, 6]), torch.tensor(1)
+    labels, ious, matched_idx = torch.zeros(6, dtype=torch.int8), torch.zeros(6), torch.zeros(6, dtype=torch.int64)
+    with emulated() as kernels:
+        ops.match_boxes(boxes, boxes, None, offsets, [0.3, 0.7], [0, -1, 1], True)
+        assert kernels.launches == 1 + 2
+        ops.match_boxes(boxes, boxes, offsets, offsets, [0.5], [0, 1], False)
+        assert kernels.launches == 2 + 1
+        ops.bucketed_sample(labels, ious, matched_idx, offsets, 2, 0.25, seed=seed)
+        assert kernels.launches == 1 + 1
+    for negative, sweeps in (("random", 2), ("iou_balanced", 3)):
+        with emulated(swept=True) as kernels:
+            ops.bucketed_sample(labels, ious, matched_idx, offsets, 2, 0.25, negative=negative, seed=seed)
+            assert kernels.launches == 1 + sweeps + 1
