@@ -9,19 +9,21 @@
 
 namespace libra_d2 {
 
-// N images whose rows are packed by `offsets` (`rows` in all), or, without offsets, N images of
-// `rows` rows each.
+// N images whose rows are packed by `offsets` (`rows` in all), or, without offsets, N images of `rows` rows each.
 struct Batch {
   const int64_t* offsets;
   int64_t images, rows;
 };
 
-struct MatchArgs {
+struct BoxesAndGroundTruths {
   const Box* boxes;  // [batch.rows]; shared by the images where batch.offsets is null
   const Box* gt_boxes;
   const int64_t* gt_offsets;
   int64_t num_gt;
   Batch batch;
+};
+
+struct MatchArgs : BoxesAndGroundTruths {
   LabelRule rule;
   int64_t* matched_idx;
   float* matched_iou;
@@ -29,12 +31,7 @@ struct MatchArgs {
   unsigned* column_max;  // [num_gt] zeros; the bits of each ground truth's best IoU
 };
 
-struct IouArgs {
-  const Box* boxes;
-  const Box* gt_boxes;
-  const int64_t* gt_offsets;
-  int64_t num_gt;
-  Batch batch;
+struct IouArgs : BoxesAndGroundTruths {
   float* ious;  // [total]: image after image, [R_n, G_n] row-major
   int64_t total;
 };
@@ -45,9 +42,8 @@ struct Counts {
   uint32_t listed[2];  // negatives, positives, where an image is swept
 };
 
-constexpr int64_t kMostUnswept =
-    4096;                       // rows an image, on average, that select_kernel had better count and list itself
-constexpr int kListSlack = 16;  // by Poisson's tail a quota lacks boxes less than once in 10^12 draws
+constexpr int64_t kMostUnswept = 4096;  // rows an image, on average, that select_kernel had better count itself
+constexpr int kListSlack = 16;          // by Poisson's tail a quota lacks boxes less than once in 10^12 draws
 
 struct SampleArgs {
   const int8_t* labels;

@@ -12,14 +12,11 @@ Tensor batched_iou_cuda(const Tensor& boxes, const Tensor& gt_boxes, const Tenso
   const Tensor gt_bounds = gpu.offsets("gt_offsets", gt_offsets, boxes);
   Tensor ious = empty(boxes, {numel}, aoti_torch_dtype_float32());
 
-  IouArgs a{};
-  a.boxes = box_pointer(packed_boxes);
-  a.gt_boxes = box_pointer(packed_gts);
-  a.gt_offsets = gt_bounds.const_data_ptr<int64_t>();
-  a.num_gt = gt_boxes.size(0);
-  a.batch = Batch{box_bounds.const_data_ptr<int64_t>(), gt_offsets.size(0) - 1, boxes.size(0)};
-  a.ious = ious.mutable_data_ptr<float>();
-  a.total = numel;
+  const Batch batch{box_bounds.const_data_ptr<int64_t>(), gt_offsets.size(0) - 1, boxes.size(0)};
+  const int64_t* gt_begin = gt_bounds.const_data_ptr<int64_t>();
+  const IouArgs a{{box_pointer(packed_boxes), box_pointer(packed_gts), gt_begin, gt_boxes.size(0), batch},
+                  ious.mutable_data_ptr<float>(),
+                  numel};
   STD_CUDA_CHECK(batched_iou_on(gpu.stream(), a));
   return ious;
 }

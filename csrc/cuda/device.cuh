@@ -1,5 +1,4 @@
-// What every kernel here uses: warp helpers, the map from blocks to rows, and the launch
-// convention.
+// What every kernel here uses: warp helpers, the map from blocks to rows, and the launch convention.
 //
 // The kernels are free of torch, so that the tests can compile the same files for the host against
 // an emulator of the CUDA execution model. It predefines LIBRA_SHARED and the built-ins.
@@ -81,8 +80,7 @@ struct Range {
   int64_t begin, end;
 };
 
-// offsets[i]:offsets[i+1], forced into 0:limit: bad offsets may give wrong results, never a bad
-// address.
+// offsets[i]:offsets[i+1], forced into 0:limit: bad offsets may give wrong results, never a bad address.
 __device__ inline Range clamped_range(const int64_t* offsets, int64_t i, int64_t limit) {
   const int64_t begin = max(int64_t{0}, min(offsets[i], limit));
   return Range{begin, max(begin, min(offsets[i + 1], limit))};
@@ -94,9 +92,8 @@ struct RowTile {
   int64_t image, image_begin, first, begin, end;
 };
 
-// The host must not wait to read the offsets, so the number of blocks may depend on their number
-// and on the total only. Image n gets one block for each aligned tile that it touches, from block
-// offsets[n] / kTile + n on.
+// The host must not wait to read the offsets, so the number of blocks may depend on their number and on the total only.
+// Image n gets one block for each aligned tile that it touches, from block offsets[n] / kTile + n on.
 template <int kTile>
 int64_t num_row_tiles(const Batch& b) {
   return b.offsets ? b.rows / kTile + b.images : (b.rows + kTile - 1) / kTile * b.images;

@@ -1,6 +1,5 @@
-// match_boxes: IoU, row maximum, column maximum and labels in one pass, without the matrix; then,
-// where low-quality matches are asked for, a second pass that re-evaluates the few pairs that can
-// tie with a ground truth's best IoU.
+// match_boxes: IoU, row maximum, column maximum and labels in one pass, without the matrix; then, where low-quality
+// matches are asked for, a second pass that re-evaluates the few pairs that can tie with a ground truth's best IoU.
 #pragma once
 
 #include "device.cuh"
@@ -38,9 +37,8 @@ __device__ inline Box warp_bounds(const Box& box, bool live) {
   return b;
 }
 
-// One box a thread. kCull skips the ground truths outside the warp's bounding box, which pays where
-// neighbours in memory are neighbours in the image, as anchors are. A skipped pair has IoU 0 and
-// changes neither maximum.
+// One box a thread. kCull skips the ground truths outside the warp's bounding box, which pays where neighbours in
+// memory are neighbours in the image, as anchors are. A skipped pair has IoU 0 and changes neither maximum.
 template <bool kCull, bool kColumnMax>
 __global__ void __launch_bounds__(kMatchThreads) match_kernel(const MatchArgs a) {
   LIBRA_SHARED(GtTile, gts);

@@ -81,8 +81,12 @@ int emulated_match(const float* boxes, const float* gt_boxes, const int64_t* box
                                     std::vector<int64_t>(labels, labels + num_labels));
     std::vector<unsigned> column_max(num_gt);
     const StoredOffsets gts(gt_offsets, images), own(box_offsets, images);
-    launch_match(MatchArgs{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}, rule,
-                           matched_idx, matched_iou, matched_label, column_max.data()},
+    launch_match(MatchArgs{{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}},
+                           rule,
+                           matched_idx,
+                           matched_iou,
+                           matched_label,
+                           column_max.data()},
                  allow_low_quality != 0, emulator::launch);
     return 0;
   });
@@ -92,7 +96,7 @@ void emulated_iou(const float* boxes, const float* gt_boxes, const int64_t* box_
                   int64_t images, int64_t rows, int64_t num_gt, float* ious, int64_t total) {
   const StoredOffsets gts(gt_offsets, images), own(box_offsets, images);
   launch_batched_iou(
-      IouArgs{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}, ious, total},
+      IouArgs{{boxes_of(boxes), boxes_of(gt_boxes), gts.get(), num_gt, Batch{own.get(), images, rows}}, ious, total},
       emulator::launch);
 }
 
