@@ -134,9 +134,9 @@ def test_fp16_halves_the_weights_and_keeps_the_maps(exported, tmp_path):
     error = float(re.search(r"onnxruntime differs from PyTorch by (\S+) at 3 x 64 x 85$", printed)[1])
     assert 1e-4 < error < 0.05
     graph = onnx.load(str(tmp_path / "out" / "model.onnx")).graph
-    kinds = Counter(weights.data_type for weights in graph.initializer if len(weights.dims) == 4)
-    attention = 4  # its convolutions stay float32
-    assert kinds[onnx.TensorProto.FLOAT] == attention < kinds[onnx.TensorProto.FLOAT16]
+    half, full = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert {weights.data_type for weights in graph.initializer if len(weights.dims) == 4} == {half}  # convolutions
+    assert [weights.data_type for weights in graph.initializer if len(weights.dims) == 2] == [full] * 4  # attention
     for value in (*graph.input, *graph.output):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
