@@ -20,7 +20,7 @@ from pathlib import Path
 import jobs
 import numpy as np
 import results as store
-from arms import ARMS, resolve
+from arms import ARMS
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from results import Result
@@ -31,13 +31,13 @@ from sets import GROUPS, SETS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", choices=[name for name in SETS if name in GROUPS])
-    parser.add_argument("arm", choices=[*ARMS, "recommended"])
-    parser.add_argument("against", nargs="?", choices=[*ARMS, "recommended"], help="what is subtracted, if anything")
+    parser.add_argument("arm", choices=ARMS)
+    parser.add_argument("against", nargs="?", choices=ARMS, help="what is subtracted, if anything")
     parser.add_argument("--data", type=Path, required=True, help="as for run.py")
     parser.add_argument("--protocol", default="imagenet", choices=jobs.PROTOCOLS)
     parser.add_argument("--resamples", type=int, default=1000)
     args = parser.parse_args()
-    arms = [resolve(arm) for arm in (args.arm, args.against) if arm]
+    arms = [arm for arm in (args.arm, args.against) if arm]
     tuples = matching_runs(store.read(), args.set, args.protocol, arms)
     if not tuples:
         parser.error(f"expected runs with the same seed of {' and '.join(arms)} in {jobs.OUTPUT}, got none")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import screening
-from arms import ARMS, CAUSES, PARTS, resolve
+from arms import ARMS, CAUSES, PARTS
 from sets import GROUPS, ROOT, SETS
 
 OUTPUT = ROOT / "output" / "accuracy"
@@ -46,7 +46,7 @@ PROTOCOLS = {
 }
 SEARCH_SEEDS = (0, 10, 11)  # cells are chosen by the first of them, single changes are judged by all
 TEST_SEEDS = (1, 2, 3, 4, 5)
-FIRST = ("detectron2", "baseline")
+FIRST = ("detectron2", "recommended")
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,11 @@ def only(jobs: Iterable[Job], words: Iterable[str]) -> Iterator[Job]:
             kinds["set"].add(word)
         elif word in PROTOCOLS:
             kinds["protocol"].add(word)
-        elif resolve(word) in ARMS:
-            kinds["arm"].add(resolve(word))
+        elif word in ARMS:
+            kinds["arm"].add(word)
         elif word.startswith("seed") and word[4:].isdigit():
             kinds["seed"].add(int(word[4:]))
         else:
-            known = ", ".join([*GROUPS, *PROTOCOLS, *ARMS, "recommended"])
+            known = ", ".join([*GROUPS, *PROTOCOLS, *ARMS])
             raise SystemExit(f"--only: expected seedN or one of {known}, got {word!r}")
     return (job for job in jobs if all(not allowed or getattr(job, kind) in allowed for kind, allowed in kinds.items()))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import choice
 import results as store
-from arms import ARMS, PARTS, RECOMMENDED, resolve
+from arms import ARMS, PARTS
 from estimate import of_pairs, over_sets
 from jobs import PROTOCOLS, SEARCH_SEEDS, TEST_SEEDS, Cell
 from results import METRICS, Result
@@ -30,7 +30,7 @@ from side_by_side import markdown  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="?", type=Path, default=store.RESULTS, metavar="FILE.csv")
-    parser.add_argument("--against", default="detectron2", choices=[*ARMS, "recommended"], help="what is subtracted")
+    parser.add_argument("--against", default="detectron2", choices=ARMS, help="what is subtracted")
     parser.add_argument("--metric", default="AP", choices=METRICS)
     parser.add_argument(
         "--searched-by", nargs="+", default=list(PARTS), choices=ARMS, help="the others take the first's"
@@ -45,7 +45,7 @@ def main() -> None:
             cell = (float(args.cell[0]), int(args.cell[1])) if args.cell else None
             cells = cells_of(found, protocol, args.searched_by, cell)
             print(f"## {protocol}\n")
-            print(tables(found, cells, resolve(args.against), args.metric, args.searched_by))
+            print(tables(found, cells, args.against, args.metric, args.searched_by))
 
 
 def cells_of(
@@ -80,8 +80,6 @@ def tables(
     if any(len(found) > 1 for found in means.values()):
         rows = [[f"{r:g}", n, *(f"{means[a][r, n]:.1f}" for a in searching)] for r, n in means[searching[0]]]
         parts += ["The search, mean of the sets\n\n" + markdown(["learning rate", "iterations", *searching], rows)]
-    if any(result.arm == RECOMMENDED for result in results):
-        parts += [f"`recommended` is not decided yet; until then it is another name for `{RECOMMENDED}`."]
     return "\n\n".join(parts) + "\n"
 
 

@@ -37,6 +37,7 @@ PARTS = {
     "balanced_l1": {"ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"},
 }
 LIMIT, DIVISOR = "LIBRA.RPN.NEG_POS_UB", "LIBRA.RPN.NORMALIZER"
+LESS = {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "RPN.PRE_NMS_TOPK_TRAIN", "RPN.POST_NMS_TOPK_TRAIN"}
 CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "bfp_identity": ("bfp", {"LIBRA.BFP.INIT"}),
     "bfp_zero": ("bfp", {"LIBRA.BFP.INIT"}),
@@ -55,7 +56,7 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "l1_weight": ("baseline", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "half_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "quarter_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
-    "detectron2_half_weight": ("detectron2", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
+    "detectron2_recommended": ("detectron2", LESS),
     "balanced_l1_gamma_1": ("balanced_l1", {"LIBRA.BALANCED_L1.GAMMA"}),
     "pisa": ("baseline", {"LIBRA.PISA.ENABLED"}),
     "focal": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
@@ -78,6 +79,8 @@ def test_each_part_is_the_baseline_and_one_thing_and_libra_is_the_quickstart(acc
     for arm, keys in PARTS.items():
         assert changed(load(arms[arm]), baseline) == keys
     assert changed(load(arms["libra"]), baseline) == set.union(*PARTS.values())
+    plain_rpn = changed(load(arms["rpn_plain"]), baseline)
+    assert changed(load(arms["recommended"]), baseline) == plain_rpn | PARTS["balanced_l1"] | LESS
     assert load(arms["libra"]) == load([])
 
 
@@ -152,7 +155,7 @@ def test_words_of_one_kind_are_alternatives(accuracy):
     assert {(j.set, j.protocol, j.arm, j.seed) for j in some} == {
         (name, "imagenet", arm, 2)
         for name in ("trees_fold0", "trees_fold1", "facemask")
-        for arm in ("baseline", accuracy("arms").RECOMMENDED)
+        for arm in ("baseline", "recommended")
     }
     assert list(jobs.only(everything, [])) == everything
     with pytest.raises(SystemExit, match="expected seedN or one of facemask, .*, got 'facemsk'"):

@@ -150,4 +150,3 @@ def test_search_and_test_seeds_are_told_apart(accuracy, make, tmp_path, monkeypa
     assert "6.0" not in test
     assert "| libra | +5.0 (1) | +5.0 (1) |" in search
     assert "| 0.001 | 800 | 1.0 | 6.0 |" in search
-    assert "`recommended` is not decided yet" in search
