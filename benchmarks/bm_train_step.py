@@ -48,12 +48,12 @@ def weigh(side: str, num_gts: int, size: tuple[int, int]) -> float | None:
 
 
 @styled
-def draw(file: Path, num_gts: list[int], seconds: dict[str, list[float]], mib: dict[str, list[float | None]]) -> None:
-    """Two panels over the number of objects: seconds of a step, and GiB of its peak as far as it fits."""
+def draw(file: Path, num_gts: list[int], seconds: dict[str, list], mib: dict[str, list]) -> None:
+    """Two panels over the number of objects: seconds of a step, and GiB of its peak; None where it did not fit."""
     figure, (times, peaks) = new_figure(2, 9.0, 3.6)
     for side, color in zip(SIDES, (BLUE, ORANGE), strict=True):
-        gib = [value / 1024 if value is not None else math.nan for value in mib[side]]
-        for axes, values in ((times, seconds[side]), (peaks, gib)):
+        for axes, values, unit in ((times, seconds[side], 1), (peaks, mib[side], 1024)):
+            values = [math.nan if value is None else value / unit for value in values]
             axes.plot(num_gts, values, "o-", color=color, linewidth=2, markersize=5, label=side)
     for axes, title in ((times, "Seconds of a training step"), (peaks, "Peak of its memory, GiB")):
         axes.set(xscale="log", xlabel="objects in the image", xticks=num_gts)
@@ -83,19 +83,23 @@ def main() -> None:
     wholes, parts = [], {}
     seconds, mib = ({side: [] for side in SIDES} for _ in range(2))
     for num_gts in args.objects:
+        progress(f"{num_gts:,} objects: memory")
+        weights = {side: weigh(side, num_gts, size) for side in SIDES}
         progress(f"{num_gts:,} objects: time")
-        models, batch = {side: build(side).train() for side in SIDES}, [picture(num_gts, size)]
+        models = {side: build(side).train() for side in SIDES if weights[side] is not None}
+        batch = [picture(num_gts, size)]
         found = by_parts(models, lambda model, batch=batch: step(model, batch), args.turns)
         del models
-        progress(f"{num_gts:,} objects: memory")
         for side in SIDES:
-            seconds[side].append(found[side]["whole"])
-            mib[side].append(weigh(side, num_gts, size))
-            for part, value in found[side].items():
+            mib[side].append(weights[side])
+            seconds[side].append(found[side]["whole"] if side in found else None)
+        for side, of_parts in found.items():
+            for part, value in of_parts.items():
                 parts.setdefault(part, {})[num_gts, side] = 1e3 * value
-        ours, theirs = (seconds[side][-1] for side in SIDES)
-        memory = ["did not fit" if mib[side][-1] is None else mib[side][-1] for side in SIDES]
-        wholes.append([f"{num_gts:,}", ours, theirs, f"{ours / theirs:.3f}", *memory])
+        cells = [seconds[side][-1] for side in SIDES] + [mib[side][-1] for side in SIDES]
+        ratio = "" if None in cells else f"{cells[0] / cells[1]:.3f}"
+        cells = ["did not fit" if cell is None else cell for cell in cells]
+        wholes.append([f"{num_gts:,}", *cells[:2], ratio, *cells[2:]])
     columns = ["libra_d2, s", "Detectron2, s", "ratio", "libra_d2, peak MiB", "Detectron2, peak MiB"]
     print(markdown(["objects", *columns], wholes))
     print()
