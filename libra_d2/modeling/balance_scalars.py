@@ -1,13 +1,16 @@
-"""Scalars that show the balance at work, for TensorBoard and metrics.json, in every 20th step of training.
+"""Scalars and histograms that show the balance at work, in every 20th step of training.
 
-Other steps pay nothing: nothing is computed for these scalars, and nothing waits for the GPU.
+Other steps pay nothing: nothing is computed for them, and nothing waits for the GPU. TensorBoard has all of them,
+metrics.json the scalars.
 """
 
 import torch
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage, has_event_storage
 from torch import Tensor
 
 PERIOD = 20  # Detectron2's writers write as often
+_BARS = 30  # of a histogram
 _MOST_QUERIES = 256
 _LARGEST_ERROR = 1.0  # up to which a box counts as accurate: where the paper's loss has its full gradient
 
@@ -28,7 +31,8 @@ def log_sampling(
 
     ``balance/negatives/bin{k}/`` has ``candidates``; ``drawn``; of these, ``wanted``, the even share, and ``refilled``,
     what it got beyond that because other bins had too few. ``balance/positives/`` has ``fewest`` and ``most`` of one
-    object, among the objects with any.
+    object, among the objects with any. Histograms: ``balance/positives/of_object``, and the IoUs that the bins are of,
+    ``balance/negatives/iou_candidates`` and ``iou_drawn``.
 
     Args:
         labels, ious, matched_idx, offsets: as a :class:`~libra_d2.modeling.box_sampler.BoxSampler` takes them.
@@ -50,7 +54,8 @@ def log_sampling(
         place = ((these - lower) / (upper - lower) * count).floor().long().clamp(max=count - 1)
         return torch.bincount(place[place >= 0], minlength=count) / images
 
-    candidates, drawn = by_bin(ious[labels == 0]), by_bin(ious[rows[is_negative]])
+    candidate_ious, drawn_ious = ious[labels == 0], ious[rows[is_negative]]
+    candidates, drawn = by_bin(candidate_ious), by_bin(drawn_ious)
     wanted = torch.minimum(drawn, (num_negative // count).sum() / images)
 
     image = torch.arange(images, device=device)[:, None].expand_as(indices)[is_positive]
@@ -63,6 +68,15 @@ def log_sampling(
     for k, row in enumerate(table):
         for name, value in zip(("candidates", "drawn", "wanted", "refilled"), row, strict=True):
             storage.put_scalar(f"balance/negatives/bin{k}/{name}", value, smoothing_hint=False)
+    _log_histogram(storage, "balance/positives/of_object", of_object)
+    _log_histogram(storage, "balance/negatives/iou_candidates", candidate_ious)
+    _log_histogram(storage, "balance/negatives/iou_drawn", drawn_ious)
+
+
+def _log_histogram(storage: EventStorage, name: str, values: Tensor) -> None:
+    """Of the main rank's images; the storages of others are never written, and would keep them all."""
+    if len(values) and comm.is_main_process():
+        storage.put_histogram(name, values.float().cpu(), bins=_BARS)  # on CUDA histc is not deterministic
 
 
 @torch.no_grad()

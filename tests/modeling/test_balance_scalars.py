@@ -38,6 +38,12 @@ def test_a_known_draw():
         "negatives/bin1/wanted": 0.5,
         "negatives/bin1/refilled": 0.0,
     }
+    histograms = {h["tag"]: (h["num"], h["min"], h["max"], sum(h["bucket_counts"])) for h in storage._histograms}
+    assert histograms == {
+        "balance/positives/of_object": (2, 1.0, 2.0, 2),
+        "balance/negatives/iou_candidates": (7, 0.0, 0.5, 7),
+        "balance/negatives/iou_drawn": (5, 0.0, 0.5, 5),
+    }
 
 
 def test_nothing_drawn_is_said_as_such():
