@@ -12,6 +12,7 @@ from torch import nn
 from libra_d2.checks import UserError, choice
 from libra_d2.modeling import balance_scalars
 from libra_d2.modeling.backbone.adaptive_pool import adaptive_max_pool2d
+from libra_d2.modeling.backbone.finer_sums import FinerSums
 from libra_d2.modeling.compatibility import check_compatibility
 
 logger = logging.getLogger(__name__)
@@ -179,6 +180,7 @@ class BalancedFeaturePyramid(Backbone):
         if init in ("zero", "mmdet") and refine is not None:
             nn.init.zeros_(self.refine.last.weight)
         self.gate = nn.Parameter(torch.zeros(())) if init == "identity" else None
+        self._compiled_sums = None
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Maps images (N, 3, H, W) to {level: (N, C, H_level, W_level)}, in the order of ``bottom_up``."""
@@ -198,8 +200,10 @@ class BalancedFeaturePyramid(Backbone):
         balanced = self.refine(balanced / len(levels))
         if self.gate is not None:
             balanced = self.gate * balanced
-        scattered = {}
+        scattered = dict(zip(self._out_features, self._finer(balanced, levels[:at]), strict=False))
         for i, (name, level) in enumerate(zip(self._out_features, levels, strict=True)):
+            if name in scattered:
+                continue
             if i == at:
                 scattered[name] = level + balanced
                 continue
@@ -208,6 +212,24 @@ class BalancedFeaturePyramid(Backbone):
         if self.training and (log := balance_scalars.due()):
             balance_scalars.log_pyramid(log, features, scattered, self.gate)
         return scattered
+
+    def compile(self, *args, **kwargs):
+        """Like :func:`torch.compile`, of the sums at the levels finer than ``refine_level``, in place and for training.
+
+        Most of what this module reads and writes is there. Pooling and convolutions stay outside: with them Inductor
+        compiles again for each image size.
+        """
+        strides = [self._out_feature_strides[name] for name in self._out_features]
+        at = self._out_features.index(self.refine_level)
+        self._compiled_sums = FinerSums([strides[at] // stride for stride in strides[:at]])
+        self._compiled_sums.compile(*args, **kwargs)
+
+    def _finer(self, balanced: torch.Tensor, levels: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The levels with ``balanced`` added, where that is compiled for such levels; else none."""
+        sums = self._compiled_sums
+        if sums is None or not levels or not torch.is_grad_enabled() or not sums.fit(balanced, levels):
+            return []
+        return sums(balanced, levels)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors):
         _adapt_checkpoint(self, state_dict, prefix, errors)
