@@ -152,6 +152,12 @@ GROUPS: dict[str, tuple[Key, ...]] = {
             "the one of the run; 0: taken as they are.",
         ),
         Key(
+            "MODEL.LIBRA.TRAIN.COMPILE",
+            [],
+            "Parts of the model that `torch.compile` compiles while it trains: `bfp` (the sums at the balanced "
+            "pyramid's finer levels) and `box_head`.",
+        ),
+        Key(
             "MODEL.LIBRA.TRAIN.DUMP_DIVERGED",
             False,
             "Keep the step at which training diverges in `OUTPUT_DIR/diverged_rank0.pth`, for "

@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from libra_d2.checks import FileError, UserError, choice, number
 from libra_d2.config.files import did_you_mean
+from libra_d2.engine.compile import check_compile
 from libra_d2.engine.run_writers import check_run_writers
 from libra_d2.evaluation.metrics import metric_names
 from libra_d2.inference.predictor import check_augmented_test
@@ -80,6 +81,7 @@ def _check_training(cfg: CfgNode, world_size: int) -> None:
 def _check_train_keys(cfg: CfgNode) -> None:
     train = cfg.MODEL.LIBRA.TRAIN
     check_run_writers(cfg)
+    check_compile(cfg)
     number(cfg, "MODEL.LIBRA.TRAIN.EMA_DECAY", "0 (off) or more, below 1", lambda x: 0 <= x < 1)
     dtype = choice(cfg, "MODEL.LIBRA.TRAIN.AMP_DTYPE", ("float16", "bfloat16"))
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and dtype != "bfloat16":

@@ -22,6 +22,7 @@ from libra_d2.data.train_loader import ReplayableTrainLoader
 from libra_d2.engine import stop_signals
 from libra_d2.engine.amp import build_stepper
 from libra_d2.engine.batch_scaling import scaled
+from libra_d2.engine.compile import compile_parts
 from libra_d2.engine.hooks import (
     BestCheckpointer,
     EndOfPatience,
@@ -63,6 +64,7 @@ class LibraTrainer(DefaultTrainer):
         data_loader = self.build_train_loader(cfg)
         #: the moving average of the weights; None where the config asks for none
         self.averaged = averaged_model(cfg, model)
+        compile_parts(cfg, model)
         placement = {} if torch.device(cfg.MODEL.DEVICE).type == "cuda" else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **placement)
         self._trainer = build_stepper(cfg, model, data_loader, optimizer)

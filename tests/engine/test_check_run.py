@@ -66,6 +66,10 @@ WRONG = {
         ["MODEL.LIBRA.TRAIN.BEST_METRIC", "validation_loss/total_loss", "TEST.EVAL_PERIOD", 10],
         "BEST_METRIC: expected a metric .* got 'validation_loss/total_loss'",
     ),
+    "an unknown part to compile": (
+        ["MODEL.LIBRA.TRAIN.COMPILE", ["backbone"]],
+        r"COMPILE: expected names out of \['bfp', 'box_head'\], got 'backbone'",
+    ),
     "the average where there is none": (
         ["MODEL.LIBRA.TRAIN.BEST_METRIC", "bbox_EMA/AP", "TEST.EVAL_PERIOD", 10],
         "BEST_METRIC: expected a metric .* got 'bbox_EMA/AP'; did you mean bbox/AP",
@@ -88,12 +92,20 @@ def test_it_is_refused_by_its_key(opts, message, data, monkeypatch, tmp_path):
         check_run(small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", *data, *opts), 2, train=True)
 
 
+def test_what_cannot_be_compiled_is_refused(data, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    cfg = small_cfg("libra_faster_rcnn_R_50_FPN_1x.yaml", *data, "MODEL.LIBRA.TRAIN.COMPILE", ["bfp"])
+    with pytest.raises(UserError, match=r"COMPILE: expected a C\+\+ compiler, which torch.compile needs here"):
+        check_run(cfg, 2, train=True)
+
+
 @pytest.mark.parametrize(
     "opts",
     [
         [],
         ["INPUT.FORMAT", "L", "MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"],
         ["TEST.AUG.ENABLED", True],
+        ["MODEL.LIBRA.TRAIN.COMPILE", ["bfp", "box_head"]],
         [
             *["MODEL.LIBRA.TRAIN.VALIDATION_LOSS", 5, "TEST.EVAL_PERIOD", 10],
             *["MODEL.LIBRA.TRAIN.BEST_METRIC", "validation_loss/total_loss"],
