@@ -33,7 +33,7 @@ PARTS = {
     "bfp": BASELINE + BFP,
     "balanced_l1": BASELINE + BALANCED_L1,
     "libra": LIBRA,
-    # chosen by both screens of screening.py, on the search seed alone
+    # what both screens of screening.py speak for, on the search seed alone; README.md says how far this is decided
     "recommended": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS],
 }
 
@@ -57,8 +57,9 @@ CAUSES = {
     # where sampling has more to choose from: a quarter of the boxes
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
-    # what of the recommended recipe is Detectron2's own
+    # what of the recommended recipe is Detectron2's own, and whether it had better keep the weight of the box loss
     "detectron2_recommended": [*BASELINE, *DETECTRON2, *_LESS],
+    "recommended_full_weight": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
     # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
     "half_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],
