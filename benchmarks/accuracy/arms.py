@@ -71,6 +71,7 @@ CAUSES = {
     "seesaw": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "seesaw"],
     "giou": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_TYPE", "giou"],
     "repeat_factor": [*BASELINE, *REPEATED],
+    "agnostic_boxes": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.CLS_AGNOSTIC_BBOX_REG", "True"],
     # together
     "integrate_balanced_l1": BASELINE + INTEGRATE + BALANCED_L1,
     "libra_identity": [*LIBRA, f"{_BFP}.INIT", "identity"],

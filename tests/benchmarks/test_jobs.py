@@ -64,6 +64,7 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "seesaw": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
     "giou": ("baseline", {"ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"}),
     "repeat_factor": ("baseline", {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"}),
+    "agnostic_boxes": ("rpn_plain", {"ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG"}),
     "integrate_balanced_l1": ("bfp_integrate", PARTS["balanced_l1"]),
     "libra_identity": ("libra", {"LIBRA.BFP.INIT"}),
     "libra_integrate": ("libra", {"LIBRA.BFP.REFINE_TYPE"}),
