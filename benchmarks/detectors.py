@@ -67,7 +67,14 @@ def config(side: str, *opts: object, kind: str = "R50-FPN", data: Data | None = 
 
 
 def build(side: str, *opts: object, kind: str = "R50-FPN") -> torch.nn.Module:
-    """The model of :func:`config` with random weights."""
+    """The model of :func:`config`, with the same random weights and the same detections on either side.
+
+    Ours has a pyramid that begins as the identity: it computes all that it does, and adds nothing yet.
+    """
+    if side == "libra_d2":
+        model = build_model(config(side, "MODEL.LIBRA.BFP.INIT", "identity", *opts, kind=kind))
+        model.load_state_dict(build("Detectron2", *opts, kind=kind).state_dict(), strict=False)
+        return model
     cfg = config(side, *opts, kind=kind)
     torch.manual_seed(0)
     model = build_model(cfg)
