@@ -15,33 +15,17 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
+from levels import Levels, random_levels
 from side_by_side import machine, markdown, median_ms, mib_beyond_outputs, progress
 
 from libra_d2.modeling import BalancedFeaturePyramid
 from libra_d2.modeling.backbone.bfp import REFINES
 
-STRIDES = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64}
 # (image height, image width, channels)
 PICTURES = {"R50-FPN": (800, 1088, 256), "quickstart": (320, 320, 64)}
 SMALL = {"R50-FPN": (160, 192, 64), "quickstart": (96, 96, 16)}
 PASSES = ("forward", "forward and backward")
 RIVAL = "softmax written out"
-
-
-class Levels(Backbone):
-    """A bottom-up half that gives what it is given."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self._shapes = {name: ShapeSpec(channels=channels, stride=stride) for name, stride in STRIDES.items()}
-
-    def output_shape(self):
-        return self._shapes
-
-    def forward(self, x):
-        return x
 
 
 class WrittenOut(BalancedFeaturePyramid):
@@ -74,12 +58,7 @@ class WrittenOut(BalancedFeaturePyramid):
 def rivals(height: int, width: int, channels: int, direction: str) -> dict[str, Callable[[], object]]:
     """What to call, by name; the non-local block comes first."""
     generator = torch.Generator().manual_seed(0)
-
-    def levels():
-        sizes = {name: (-(-height // stride), -(-width // stride)) for name, stride in STRIDES.items()}
-        return {name: torch.randn(1, channels, *size, generator=generator) for name, size in sizes.items()}
-
-    features, gradients = levels(), levels()
+    features, gradients = (random_levels(1, channels, height, width, generator=generator) for _ in range(2))
     runs = {}
     for name in ("non_local", RIVAL, *(name for name in REFINES if name != "non_local")):
         torch.manual_seed(0)

@@ -12,36 +12,14 @@ from collections.abc import Callable
 
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from detectron2.modeling.roi_heads.box_head import FastRCNNConvFCHead
+from levels import Levels, random_levels
 from side_by_side import machine, markdown, median_ms
 from torch import nn
 
 from libra_d2.modeling import BalancedFeaturePyramid
 
-LEVELS = ("p2", "p3", "p4", "p5", "p6")
 CHANNELS = 256
-
-
-class Given(Backbone):
-    """Stands for FPN: it returns the levels that it is given."""
-
-    size_divisibility = 32
-
-    def __init__(self):
-        super().__init__()
-        self._out_features = list(LEVELS)
-        self._out_feature_channels = dict.fromkeys(LEVELS, CHANNELS)
-        self._out_feature_strides = {name: 2 ** int(name[1:]) for name in LEVELS}
-
-    def forward(self, x):
-        return x
-
-
-def levels(height: int, width: int, device: str) -> dict[str, torch.Tensor]:
-    """Of two images, padded to multiples of 32."""
-    sizes = {name: [-(-side // 2 ** int(name[1:])) for side in (height, width)] for name in LEVELS}
-    return {name: torch.randn(2, CHANNELS, *size, device=device, requires_grad=True) for name, size in sizes.items()}
 
 
 def step(module: nn.Module, x) -> Callable[[], None]:
@@ -83,8 +61,8 @@ def main() -> None:
     sizes = [(800, 1216), (768, 1344)] if args.device == "cuda" else [(416, 608), (384, 672)]
     sizes = [(h // fraction // 32 * 32, w // fraction // 32 * 32) for h, w in sizes]
     for refinement in ("non_local", "none"):
-        bfp = BalancedFeaturePyramid(Given(), refine_type=refinement).to(args.device)
-        images = {f"2 images of {h} x {w}": levels(h, w, args.device) for h, w in sizes}
+        bfp = BalancedFeaturePyramid(Levels(CHANNELS), refine_type=refinement).to(args.device)
+        images = {f"2 images of {h} x {w}": random_levels(2, CHANNELS, h, w, **options) for h, w in sizes}
         rows += rows_of(f"pyramid, REFINE_TYPE {refinement}", bfp, images, seconds)
     print(markdown(["work", "first call, s", "compiled, ms", "eager, ms", "ratio"], rows))
 
