@@ -98,12 +98,13 @@ def _pyramid(cfg: CfgNode, image: torch.Tensor, args) -> str:
 
 
 def _detector(cfg: CfgNode, image: torch.Tensor, args) -> str:
-    model = load_trained(cfg)
-    if not len(detections(model, image)):
-        raise UserError("--sample-image: expected an image on which the model finds something, to check with")
-    exported, images = in_half(model) if args.fp16 else model, [image]
+    model, images = load_trained(cfg), [image]
     if args.format == "torchscript" or args.dynamic:
         images.append(image[:, : -image.shape[1] // 3].contiguous())
+    expected = [detections(model, each) for each in images]
+    if not len(expected[0]):
+        raise UserError("--sample-image: expected an image on which the model finds something, to check with")
+    exported = in_half(model) if args.fp16 else model
     if args.format == "torchscript":
         file = os.path.join(args.output, "model.ts")
         names = export_torchscript(exported, image, file)
@@ -113,8 +114,7 @@ def _detector(cfg: CfgNode, image: torch.Tensor, args) -> str:
         names = export_detector(exported, image, file, dynamic=args.dynamic)
         found = [run_detector(file, each) for each in images]
     tolerance = _TOLERANCE_OF_FP16 if args.fp16 else _TOLERANCE
-    agreements = [compare(detections(model, each), by, tolerance) for each, by in zip(images, found, strict=True)]
-    agreement = together(agreements)
+    agreement = together([compare(*pair, tolerance) for pair in zip(expected, found, strict=True)])
     if args.fp16 and not agreement.is_within(tolerance):
         os.remove(file)
         raise UserError(f"--fp16: {agreement}: this model's values do not fit float16, export it without --fp16")

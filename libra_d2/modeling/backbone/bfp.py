@@ -200,15 +200,15 @@ class BalancedFeaturePyramid(Backbone):
         balanced = self.refine(balanced / len(levels))
         if self.gate is not None:
             balanced = self.gate * balanced
-        scattered = dict(zip(self._out_features, self._finer(balanced, levels[:at]), strict=False))
-        for i, (name, level) in enumerate(zip(self._out_features, levels, strict=True)):
-            if name in scattered:
-                continue
+        sums = self._finer(balanced, levels[:at])
+        for i in range(len(sums), len(levels)):
+            level = levels[i]
             if i == at:
-                scattered[name] = level + balanced
-                continue
-            resize = F.interpolate if i < at else adaptive_max_pool2d
-            scattered[name] = resize(balanced.to(level.dtype), level.shape[-2:]).add_(level)
+                sums.append(level + balanced)
+            else:
+                resize = F.interpolate if i < at else adaptive_max_pool2d
+                sums.append(resize(balanced.to(level.dtype), level.shape[-2:]).add_(level))
+        scattered = dict(zip(self._out_features, sums, strict=True))
         if self.training and (log := balance_scalars.due()):
             balance_scalars.log_pyramid(log, features, scattered, self.gate)
         return scattered
