@@ -2,6 +2,7 @@
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/macros.h>
 
 #include "../checks.h"
 #include "../tensors.h"
