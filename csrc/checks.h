@@ -7,20 +7,19 @@
 #include <cstdio>
 #include <cstdlib>
 #include <initializer_list>
-#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace libra_d2 {
 
-template <class... Parts>
-[[noreturn]] void refuse(const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw std::invalid_argument(message.str());
-}
+inline std::string text_of(const char* text) { return text; }
+inline const std::string& text_of(const std::string& text) { return text; }
 
-inline std::string text_of(int64_t value) { return std::to_string(value); }
+template <class Integer, std::enable_if_t<std::is_integral_v<Integer>, int> = 0>
+std::string text_of(Integer value) {
+  return std::to_string(value);
+}
 
 // As Python writes a float: with no more digits than it takes to tell it from its neighbours.
 inline std::string text_of(double value) {
@@ -32,6 +31,13 @@ inline std::string text_of(double value) {
     if (std::strtod(text, nullptr) == value) break;
   }
   return text;
+}
+
+// Without a stream: torch's libraries export some of the C++ library's stream functions, and with some pairs of
+// compilers a number that is written to a stream made by theirs ends the process.
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  throw std::invalid_argument((std::string() + ... + text_of(parts)));
 }
 
 template <class Values>
