@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +83,12 @@ class ConvRefine(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(self.conv(x))
+
+
+def _nearest(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Nearest neighbours, in the type of ``x``, where CUDA's autocast would give float32."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size=size)
 
 
 class _WithMaxima(torch.autograd.Function):
@@ -195,7 +202,7 @@ class BalancedFeaturePyramid(Backbone):
             elif i < at:
                 level = adaptive_max_pool2d(level, size)
             elif i > at:
-                level = F.interpolate(level, size=size)
+                level = _nearest(level, size)
             balanced = balanced + level
         balanced = self.refine(balanced / len(levels))
         if self.gate is not None:
@@ -206,7 +213,7 @@ class BalancedFeaturePyramid(Backbone):
             if i == at:
                 sums.append(level + balanced)
             else:
-                resize = F.interpolate if i < at else adaptive_max_pool2d
+                resize = _nearest if i < at else adaptive_max_pool2d
                 sums.append(resize(balanced.to(level.dtype), level.shape[-2:]).add_(level))
         scattered = dict(zip(self._out_features, sums, strict=True))
         if self.training and (log := balance_scalars.due()):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_backbone
+from torch.overrides import TorchFunctionMode
 
 from libra_d2.modeling import BalancedFeaturePyramid
 from tests.modeling.builders import Pyramid, small_cfg
@@ -135,6 +136,25 @@ def test_a_level_keeps_its_type_whatever_the_refinement_has():
     assert {level.dtype for level in got.values()} == {torch.float32}
     for name, expected in bfp(features).items():
         torch.testing.assert_close(got[name], expected, rtol=0.02, atol=0.02)
+
+
+class InterpolatesInFloat32(TorchFunctionMode):
+    """CUDA's autocast, whose list of ops that give float32 has interpolation, which the CPU's lacks."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is F.interpolate and torch.is_autocast_enabled("cpu"):
+            args = (args[0].float(), *args[1:])
+        return function(*args, **(kwargs or {}))
+
+
+def test_levels_keep_their_type_under_autocast_of_a_gpu():
+    """Detectron2's pooler takes the type of the finest level for that of all."""
+    bfp, features = BalancedFeaturePyramid(Given(SIZES)), features_of()
+    half = {name: level.bfloat16() for name, level in features.items()}
+    for training in (True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16), InterpolatesInFloat32():
+            got = bfp.train(training)(half)
+        assert {level.dtype for level in got.values()} == {torch.bfloat16}
 
 
 def test_non_local_stays_in_float32_under_autocast():
