@@ -32,6 +32,8 @@ ESTIMATES = {
     "match 16 x 2,000 proposals x 50": "6-8",
     "sample 16 x 2,000 proposals x 50": "30-40",
 }
+# One of each kind of head; the first two have the whole of Libra
+MODELS = ("libra_faster_rcnn", "libra_mask_rcnn", "libra_cascade_rcnn", "libra_retinanet")
 WAIT = "called a synchronizing CUDA operation"  # torch's words; that the debug mode is a prototype is another warning
 
 
@@ -121,18 +123,9 @@ def exercise() -> None:
 
 def check_results() -> None:
     """The tests of the ops with the "cuda" backend, and the emulated kernels against the real ones."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-rs",
-        "-k",
-        "cuda",
-        "tests/ops",
-        "tests/cuda_emulator/test_kernels.py",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True)
+    options = ["-q", "-rs", "-n", str(min(8, os.cpu_count())), "-k", "cuda"]
+    tests = ["tests/ops", "tests/cuda_emulator/test_kernels.py"]
+    subprocess.run([sys.executable, "-m", "pytest", *options, *tests], cwd=ROOT, check=True)
 
 
 def check_ops_never_wait() -> None:
@@ -193,6 +186,70 @@ def check_assignment_waits_once() -> None:
         f"RoI heads: {found}"
     )
     assert (found := waits(lambda: rpn.label_and_sample_anchors(anchors, targets))) == 0, f"RPN: {found} waits"
+
+
+def picture(generator: torch.Generator, height: int, width: int) -> dict:
+    """Noise with three objects and their masks, as Detectron2's models are trained on."""
+    from detectron2.structures import BitMasks, Boxes, Instances
+
+    corner = torch.rand(3, 2, generator=generator) * torch.tensor([width / 2, height / 2])
+    boxes = torch.cat([corner, corner + 20 + corner * torch.rand(3, 1, generator=generator)], dim=1)
+    masks = torch.zeros(3, height, width, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y0:y1, x0:x1] = True
+    objects = Instances((height, width), gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
+    objects.gt_classes = torch.tensor([0, 1, 2])
+    image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return {"image": image, "height": height, "width": width, "instances": objects}
+
+
+def check_models(names=MODELS, device: str = "cuda", size: tuple[int, int] = (320, 416)) -> None:
+    """Each model takes a step and detects, in float32 and in mixed precision: all that comes out is finite."""
+    from detectron2.modeling import build_model
+    from detectron2.utils.events import EventStorage
+
+    import libra_d2
+
+    for name in names:
+        cfg = libra_d2.get_cfg()
+        cfg.merge_from_file(str(ROOT / "configs" / f"{name}_R_50_FPN_1x.yaml"))
+        cfg.merge_from_list(["MODEL.DEVICE", device, "INPUT.MASK_FORMAT", "bitmask", "VERSION", 2])
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        for key, buffer in model.named_buffers():
+            if key.endswith(
+                "conv3.norm.weight"
+            ):  # without statistics to normalise by, every block would double its input
+                buffer.zero_()
+        generator = torch.Generator().manual_seed(0)
+        batch = [picture(generator, *size), picture(generator, *reversed(size))]
+        for mixed in (False, True):
+            with EventStorage(), torch.autocast(device, enabled=mixed):
+                losses = model.train()(batch)
+            sum(losses.values()).backward()
+            gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+            bad = [key for key, value in {**losses, **gradients}.items() if not value.isfinite().all()]
+            assert not bad, f"{name}, mixed precision {mixed}: not finite: {', '.join(bad)}"
+            assert any("refine" in key for key in gradients), f"{name}: no gradient of the pyramid's refinement"
+            model.zero_grad()
+            with torch.no_grad(), torch.autocast(device, enabled=mixed):
+                (found, _) = model.eval()(batch)
+            assert found["instances"].pred_boxes.tensor.isfinite().all(), f"{name}: boxes that are not finite"
+
+
+def check_memory_that_runs_out() -> None:
+    """Outputs that no GPU has room for are an error of Python's, and the next call works."""
+    from libra_d2 import ops
+
+    boxes = torch.ones(1, 4, device="cuda").expand(1 << 20, 4)
+    no_gts = torch.zeros((1 << 18) + 1, dtype=torch.int64, device="cuda")
+    refused = ""
+    try:
+        ops.match_boxes(boxes, boxes[:0], None, no_gts, [0.5], [0, 1])
+    except RuntimeError as error:
+        refused = str(error)
+    assert refused, "two terabytes were not refused"
+    Batch(2, 5, 100).match()
 
 
 def check_graphs_refuse_offsets_of_the_cpu() -> None:
@@ -317,6 +374,8 @@ def main() -> int:
         "results": check_results,
         "waits": check_ops_never_wait,
         "assignment": check_assignment_waits_once,
+        "models": check_models,
+        "memory": check_memory_that_runs_out,
         "graphs": check_graph_replays,
         "capture": check_graphs_refuse_offsets_of_the_cpu,
         **{tool: lambda tool=tool: check_compute_sanitizer(tool) for tool in ("memcheck", "racecheck", "synccheck")},

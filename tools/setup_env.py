@@ -59,7 +59,8 @@ class Environment:
     def install_requirements(self) -> None:
         project = read_project()
         extras = project["project"]["optional-dependencies"]
-        wanted = project["project"]["dependencies"] + extras["dev"] + project["build-system"]["requires"]
+        extra = extras["gpu-check" if self.host_torch else "dev"]
+        wanted = project["project"]["dependencies"] + extra + project["build-system"]["requires"]
         # SAHI asks for opencv-python, which overwrites the files of opencv-python-headless and needs libGL.
         alone = [] if self.host_torch else extras["tiles"]
         constraints = ROOT / "constraints.txt"
