@@ -30,7 +30,7 @@ from libra_d2.engine import LibraTrainer
 PARTS = ("stages", "predictor", "eval")
 
 
-def stages(kind: str, size: tuple[int, int], turns: int) -> dict[str, dict[str, float]]:
+def stages(kind: str, size: tuple[int, int], turns: int, device: str) -> dict[str, dict[str, float]]:
     """{side: {stage: ms}}"""
     sample = picture(8, size)
     del sample["instances"]
@@ -40,29 +40,35 @@ def stages(kind: str, size: tuple[int, int], turns: int) -> dict[str, dict[str, 
             model([sample])
         return {}
 
-    found = by_parts({side: build(side, kind=kind).eval() for side in SIDES}, infer, turns)
+    models = {side: build(side, "MODEL.DEVICE", device, kind=kind).eval() for side in SIDES}
+    found = by_parts(models, infer, turns)
     return {side: {stage: 1e3 * seconds for stage, seconds in of.items()} for side, of in found.items()}
 
 
-def predictors(kind: str, size: tuple[int, int], _: Data) -> dict[str, tuple[int, Callable[[], object]]]:
+def predictors(kind: str, size: tuple[int, int], device: str, _: Data) -> dict[str, tuple[int, Callable[[], object]]]:
     """What to call for each side, and for how many images."""
     image = picture(8, size)["image"].permute(1, 2, 0).numpy()
 
     def predictor(side):
-        made = DefaultPredictor(config(side, "INPUT.MIN_SIZE_TEST", min(size), kind=kind))
-        made.model = build(side, kind=kind).eval()
-        return lambda: made(image)
+        opts = ["MODEL.DEVICE", device]
+        made = DefaultPredictor(config(side, *opts, "INPUT.MIN_SIZE_TEST", min(size), kind=kind))
+        made.model = build(side, *opts, kind=kind).eval()
+        return lambda: made(image)["instances"].to("cpu")
 
     return {side: (1, predictor(side)) for side in SIDES}
 
 
-def evaluations(kind: str, size: tuple[int, int], data: Data) -> dict[str, tuple[int, Callable[[], object]]]:
+def evaluations(
+    kind: str, size: tuple[int, int], device: str, data: Data
+) -> dict[str, tuple[int, Callable[[], object]]]:
     """As :func:`predictors`."""
     count = len(list(data.images.iterdir()))
-    opts = ["INPUT.MIN_SIZE_TEST", min(size), "OUTPUT_DIR", str(data.images.parent)]
+    on_device = ["MODEL.DEVICE", device]
+    opts = [*on_device, "INPUT.MIN_SIZE_TEST", min(size), "OUTPUT_DIR", str(data.images.parent)]
     opts += ["DATALOADER.NUM_WORKERS", 0]  # to start processes would outweigh so few images
     cfgs = {side: config(side, *opts, kind=kind, data=data) for side in SIDES}
-    models = {side: build(side, "MODEL.ROI_HEADS.NUM_CLASSES", data.classes, kind=kind).eval() for side in SIDES}
+    classes = ["MODEL.ROI_HEADS.NUM_CLASSES", data.classes]
+    models = {side: build(side, *on_device, *classes, kind=kind).eval() for side in SIDES}
 
     def theirs():
         cfg = cfgs["Detectron2"]
@@ -92,11 +98,12 @@ def main() -> None:
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kind", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="small images and one turn, to see that it runs")
     args = parser.parse_args()
     turns = 1 if args.quick else args.turns
-    print(machine(), "\n")
+    print(machine(args.device), "\n")
     for kind in args.kind:
         size = (96, 128) if args.quick else SIZES[kind]
         if "stages" in args.part:
@@ -104,7 +111,7 @@ def main() -> None:
             for threads in args.threads:
                 progress(f"{kind}: stages, {threads} thread(s)")
                 torch.set_num_threads(threads)
-                found = stages(kind, size, turns)
+                found = stages(kind, size, turns, args.device)
                 columns |= {f"{side}, {threads} thread(s)": found[side] for side in SIDES}
             parts = dict.fromkeys(part for column in columns.values() for part in column)
             rows = [[part, *(column.get(part, "") for column in columns.values())] for part in parts]
@@ -119,7 +126,7 @@ def main() -> None:
                 for threads in args.threads:
                     progress(f"{kind}: {part}, {threads} thread(s)")
                     torch.set_num_threads(threads)
-                    found = images_per_second(make(kind, size, data), turns)
+                    found = images_per_second(make(kind, size, args.device, data), turns)
                     rows.append([part, threads, *found.values(), f"{found['libra_d2'] / found['Detectron2']:.2f}"])
         if rows:
             header = [f"{kind}, images/s", "threads", *(f"{side}" for side in SIDES), "ratio"]

@@ -2,10 +2,12 @@
 
 python benchmarks/bm_train_step.py [--objects 8 100 1000] [--size 800 1088] [--turns 3]
 python benchmarks/bm_train_step.py --objects 8 30 100 300 1000 3000 --turns 1 --draw docs/images/step.png
+python benchmarks/bm_train_step.py --device cuda --amp --images 2 --turns 30
 
-R50-FPN with random weights, one image, forward and backward. The sides take turns in one process; the peak of each is
-measured in a process of its own, with malloc told to give memory back. Set OMP_NUM_THREADS for the number of threads.
---draw leaves a picture of time and memory over the number of objects. Takes two minutes or so for each number and turn.
+R50-FPN with random weights, forward and backward; --images is the batch. The sides take turns in one process. The peak
+of each is measured in a process of its own, with malloc told to give memory back, or is what torch holds of a GPU's.
+Set OMP_NUM_THREADS for the number of threads. --draw leaves a picture of time and memory over the number of objects.
+Takes two minutes or so for each number and turn.
 """
 
 from __future__ import annotations
@@ -16,30 +18,42 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from detectors import SIDES, SIZE, build, by_parts, picture
+import torch
+from detectors import SIDES, SIZE, build, by_parts, on_gpu, picture, seconds_of
 from detectron2.utils.events import EventStorage
-from side_by_side import machine, markdown, peak_mib, progress
+from side_by_side import cuda_peak_mib, machine, markdown, peak_mib, progress
 
 from libra_d2.visualize.style import BLUE, ORANGE, new_figure, save, styled
 
 
-def step(model, batch: list[dict]) -> dict[str, float]:
-    """Forward and backward; returns the seconds of the backward pass."""
-    with EventStorage(1):  # a step that logs nothing
+def step(model, batch: list[dict], amp: bool) -> dict[str, float]:
+    """Forward and backward, gradients of weights included; returns the seconds of the backward pass."""
+    # a step that logs nothing
+    with EventStorage(1), torch.autocast("cuda" if on_gpu(model) else "cpu", enabled=amp):
         loss = sum(model(batch).values())
-    start = time.perf_counter()
-    loss.backward()
-    seconds = time.perf_counter() - start
+    backward, _ = seconds_of(model, loss.backward)
     model.zero_grad(set_to_none=True)
-    return {"backward": seconds}
+    return {"backward": backward}
 
 
-def weigh(side: str, num_gts: int, size: tuple[int, int]) -> float | None:
-    """Peak of the second step in MiB, in a process of its own; None where it does not fit."""
-    command = [sys.executable, __file__, "--weigh", side, "--objects", str(num_gts), "--size", *map(str, size)]
+def peak_of_second_step(side: str, num_gts: int, args: argparse.Namespace) -> float:
+    """In MiB."""
+    model = build(side, "MODEL.DEVICE", args.device).train()
+    batch = [picture(num_gts, tuple(args.size))] * args.images
+    step(model, batch, args.amp)
+    return (cuda_peak_mib if on_gpu(model) else peak_mib)(lambda: step(model, batch, args.amp))
+
+
+def weigh(side: str, num_gts: int, args: argparse.Namespace) -> float | None:
+    """That peak; None where it does not fit."""
+    if args.device != "cpu":
+        try:
+            return peak_of_second_step(side, num_gts, args)
+        except torch.OutOfMemoryError:
+            return None
+    command = [sys.executable, __file__, *sys.argv[1:], "--weigh", side, "--objects", str(num_gts)]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode not in (0, -signal.SIGKILL) and "can't allocate memory" not in done.stderr:
@@ -69,26 +83,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="+", default=[8, 100, 1000])
     parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--draw", type=Path, metavar="FILE", help="a PNG to write")
     parser.add_argument("--weigh", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    size = tuple(args.size)
     if args.weigh:
-        model, batch = build(args.weigh).train(), [picture(args.objects[0], size)]
-        step(model, batch)
-        print(peak_mib(lambda: step(model, batch)))
+        print(peak_of_second_step(args.weigh, args.objects[0], args))
         return
-    print(machine(), f"{size[0]} x {size[1]} px", sep=", ")
+    size = tuple(args.size)
+    print(machine(args.device), f"{args.images} x {size[0]} x {size[1]} px{', mixed precision' * args.amp}", sep=", ")
     wholes, parts = [], {}
     seconds, mib = ({side: [] for side in SIDES} for _ in range(2))
     for num_gts in args.objects:
         progress(f"{num_gts:,} objects: memory")
-        weights = {side: weigh(side, num_gts, size) for side in SIDES}
+        weights = {side: weigh(side, num_gts, args) for side in SIDES}
         progress(f"{num_gts:,} objects: time")
-        models = {side: build(side).train() for side in SIDES if weights[side] is not None}
-        batch = [picture(num_gts, size)]
-        found = by_parts(models, lambda model, batch=batch: step(model, batch), args.turns)
+        fitting = [side for side in SIDES if weights[side] is not None]
+        models = {side: build(side, "MODEL.DEVICE", args.device).train() for side in fitting}
+        batch = [picture(num_gts, size)] * args.images
+        found = by_parts(models, lambda model, batch=batch: step(model, batch, args.amp), args.turns)
         del models
         for side in SIDES:
             mib[side].append(weights[side])

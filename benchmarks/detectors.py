@@ -123,21 +123,44 @@ def by_parts(
 ) -> dict[str, dict[str, float]]:
     """{side: {part: median seconds}}, "whole" among the parts. The sides take turns; the first is not counted.
 
+    A GPU is waited for at the end of each part, which costs time: there, "whole" is measured without the parts.
+
     Args:
         run: uses a model, and returns the seconds of parts that a :class:`Stopwatch` does not know.
     """
+    wholes = {side: [] for side in models}
+    if any(map(on_gpu, models.values())):
+        for _ in range(turns + 1):
+            for side, model in models.items():
+                wholes[side].append(seconds_of(model, lambda model=model: run(model))[0])
     watches = {side: Stopwatch(model) for side, model in models.items()}
     seen = {side: [] for side in models}
     for _ in range(turns + 1):
         for side, model in models.items():
-            start = time.perf_counter()
-            others = run(model)
-            whole = time.perf_counter() - start
+            whole, others = seconds_of(model, lambda model=model: run(model))
             seen[side].append({**watches[side].read(), **others, "whole": whole})
-    return {
+    found = {
         side: {part: statistics.median(turn[part] for turn in runs[1:]) for part in runs[0]}
         for side, runs in seen.items()
     }
+    for side, values in wholes.items():
+        if values:
+            found[side]["whole"] = statistics.median(values[1:])
+    return found
+
+
+def on_gpu(model: torch.nn.Module) -> bool:
+    return next(model.parameters()).is_cuda
+
+
+def seconds_of(model: torch.nn.Module, run: Callable[[], object]) -> tuple[float, object]:
+    """What ``run`` takes and returns; the GPU is waited for before and after where the model is on one."""
+    wait = torch.cuda.synchronize if on_gpu(model) else lambda: None
+    wait()
+    start = time.perf_counter()
+    result = run()
+    wait()
+    return time.perf_counter() - start, result
 
 
 class Stopwatch:
@@ -145,6 +168,7 @@ class Stopwatch:
 
     def __init__(self, model: torch.nn.Module):
         self._seconds: dict[str, float] = defaultdict(float)
+        self._model = model
         backbone, rpn, heads = model.backbone, model.proposal_generator, model.roi_heads
         self._time(backbone, "forward", "backbone and pyramid")
         if hasattr(backbone, "refine"):
@@ -159,11 +183,9 @@ class Stopwatch:
         function: Callable = getattr(owner, name)
 
         def timed(*args, **kwargs):
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._seconds[part] += time.perf_counter() - start
+            seconds, result = seconds_of(self._model, lambda: function(*args, **kwargs))
+            self._seconds[part] += seconds
+            return result
 
         setattr(owner, name, timed)
 

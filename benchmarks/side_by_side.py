@@ -39,6 +39,17 @@ def peak_mib(run: Callable[[], object]) -> float:
     return (peak - before) / 1024
 
 
+def cuda_peak_mib(run: Callable[[], object]) -> float:
+    """How far what torch's allocator holds of the GPU's memory rises above its start during ``run``."""
+    import torch
+
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def mib_beyond_outputs(run: Callable[[], object]) -> float:
     """How far what torch's CPU allocator holds rises in the second ``run`` above what ``run`` returns."""
     from torch.profiler import ProfilerActivity, profile
@@ -91,11 +102,13 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     import platform
 
     import torch
 
+    if device != "cpu":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     info = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine())
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
