@@ -26,6 +26,7 @@ class Result(Job):
     classes: str = ""  # AP of each class in the json's order, with blanks between
     seconds: int = 0  # training and evaluation
     date: str = ""
+    device: str = ""  # a GPU's name; empty for a CPU
 
     def job(self) -> Job:
         return Job(*(getattr(self, field.name) for field in fields(Job)))

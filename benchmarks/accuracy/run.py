@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no job later than this")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="sets, protocols, arms, seedN")
     parser.add_argument("--what", default="test", choices=[*LISTS, "detector"])
+    parser.add_argument(
+        "--cell", nargs=2, metavar=("RATE", "ITERATIONS"), help="instead of the protocol's; not for the search"
+    )
     parser.add_argument("--checkpoint-period", type=int, metavar="N", help="keep every Nth model, for measure.py")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
@@ -60,7 +63,12 @@ def main() -> None:
     if args.what == "detector":
         prepare({jobs.DETECTOR_SET}, args.data)
         return train_detector(args.data)
-    todo = [job for protocol in jobs.PROTOCOLS for job in LISTS[args.what](protocol)]
+    listed = LISTS[args.what]
+    if args.cell:
+        if args.what == "search":
+            raise SystemExit("--cell: expected another list than --what search, which has cells of its own")
+        listed = functools.partial(listed, cell=(float(args.cell[0]), int(args.cell[1])))
+    todo = [job for protocol in jobs.PROTOCOLS for job in listed(protocol)]
     todo = list(remaining(jobs.only(todo, args.only), read()))
     if any(job.protocol == "detector" for job in todo) and not jobs.DETECTOR.exists():
         print(f"{jobs.DETECTOR}: not there yet, so its protocol has to wait; --what detector trains it", flush=True)
@@ -95,7 +103,8 @@ def train_one(job: Job, data: Path | None, deadline: float, period: int | None) 
     output = OUTPUT / job.name
     train([*command(job, data), *(["SOLVER.CHECKPOINT_PERIOD", str(period)] if period else [])], output)
     seconds = round(time.monotonic() - start)
-    result = Result(**vars(job), **measured(output / "metrics.json"), seconds=seconds, date=f"{date.today()}")
+    found = measured(output / "metrics.json")
+    result = Result(**vars(job), **found, seconds=seconds, date=f"{date.today()}", device=gpu())
     with lock:
         append(result)
         print(f"{job.name}: AP {result.AP}, {seconds} s", flush=True)
@@ -136,6 +145,14 @@ def train(arguments: Sequence[str], output: Path, resume: bool = False) -> None:
         children.discard(child)
     if code:
         raise SystemExit(f"{output.name}: train_net.py ended with {code}, expected 0; see {output / 'output.txt'}")
+
+
+@functools.cache
+def gpu() -> str:
+    """The name of what train_net.py trains on where there is a GPU; empty where it takes the CPU."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def measured(path: Path) -> dict[str, object]:

@@ -66,6 +66,14 @@ def test_a_run_that_fails_is_named_and_does_not_stop_the_others(start, tmp_path)
     assert line.startswith("facemask,imagenet,baseline,0.0005,600,4,24.0")
 
 
+def test_a_list_can_be_run_at_another_cell(start):
+    only = ("--only", "facemask", "baseline", "imagenet", "seed1")
+    (result,) = start(*only, "--cell", "0.001", "2400")
+    assert (result.learning_rate, result.iterations) == (0.001, 2400)
+    with pytest.raises(SystemExit, match="another list than --what search"):
+        start("--what", "search", "--cell", "0.001", "2400")
+
+
 def test_nothing_starts_after_the_minutes_are_over(start):
     assert start("--only", "facemask", "baseline", "imagenet", "--minutes", "0") == []
 
