@@ -60,6 +60,9 @@ CAUSES = {
     # what of the recommended recipe is Detectron2's own, and whether it had better keep the weight of the box loss
     "detectron2_recommended": [*BASELINE, *DETECTRON2, *_LESS],
     "recommended_full_weight": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
+    # what changes least: nothing but the loss, and beside it a pyramid that begins as the identity
+    "balanced_l1_plain": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1],
+    "gentle": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *BFP, f"{_BFP}.REFINE_TYPE", "conv", f"{_BFP}.INIT", "identity"],
     # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
     "half_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],

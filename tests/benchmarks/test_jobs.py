@@ -58,6 +58,8 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "quarter_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "detectron2_recommended": ("detectron2", LESS),
     "recommended_full_weight": ("recommended", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
+    "balanced_l1_plain": ("rpn_plain", PARTS["balanced_l1"]),
+    "gentle": ("balanced_l1_plain", {"LIBRA.BFP.ENABLED", "LIBRA.BFP.REFINE_TYPE", "LIBRA.BFP.INIT"}),
     "balanced_l1_gamma_1": ("balanced_l1", {"LIBRA.BALANCED_L1.GAMMA"}),
     "pisa": ("baseline", {"LIBRA.PISA.ENABLED"}),
     "focal": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
