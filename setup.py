@@ -127,8 +127,12 @@ def host_flags() -> list[str]:
 
 
 def linker_flags() -> list[str]:
-    """A torch that lacks a function is to say so when it loads the library, and not in the midst of a training."""
-    return ["-znow", *([] if DEBUG else ["-s"])] if sys.platform == "linux" else []
+    """A torch that lacks a function is to say so when it loads the library, and not in the midst of a training.
+
+    A C++ library that is linked in, as with -static-libstdc++, stays inside: half bound to torch's, it ends the process
+    when an error is put into words.
+    """
+    return ["-znow", "--exclude-libs=ALL", *([] if DEBUG else ["-s"])] if sys.platform == "linux" else []
 
 
 class BuildCore(build_ext):

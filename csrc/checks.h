@@ -33,8 +33,6 @@ inline std::string text_of(double value) {
   return text;
 }
 
-// Without a stream: torch's libraries export some of the C++ library's stream functions, and with some pairs of
-// compilers a number that is written to a stream made by theirs ends the process.
 template <class... Parts>
 [[noreturn]] void refuse(const Parts&... parts) {
   throw std::invalid_argument((std::string() + ... + text_of(parts)));

@@ -62,6 +62,27 @@ def test_without_a_compiler_pure_torch_is_installed(source):
     assert not list(source.glob("build/**/*.so"))
 
 
+@needs_stable_abi
+def test_a_cpp_library_that_is_linked_in_stays_inside(source):
+    """Exported, some of it would be bound to the C++ library that torch has loaded, and some not."""
+    elffile = pytest.importorskip("elftools.elf.elffile", reason="pyelftools is not installed")
+    (source / "csrc" / "ops.cpp").write_text(
+        "#include <sstream>\nint length(long n) { std::ostringstream text; text << n; return text.str().size(); }\n"
+    )
+    done = run_setup(source, "setup.py", "--quiet", "build_ext", "--inplace", LDFLAGS="-static-libstdc++")
+    assert done.returncode == 0, done.stderr
+    with (source / "libra_d2" / "_core_cpu.so").open("rb") as file:
+        elf = elffile.ELFFile(file)
+        needed = {tag.needed for tag in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")}
+        exported = [
+            symbol.name
+            for symbol in elf.get_section_by_name(".dynsym").iter_symbols()
+            if symbol.entry.st_shndx != "SHN_UNDEF"
+        ]
+    assert "libstdc++.so.6" not in needed
+    assert not [name for name in exported if "ostringstream" in name or "num_put" in name]
+
+
 def script(path: Path, *lines: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
