@@ -20,10 +20,12 @@ BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", 
 BASELINE += [f"{_BOX}.BBOX_REG_LOSS_TYPE", "smooth_l1", f"{_BOX}.SMOOTH_L1_BETA", "0.0"]  # L1
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
-# Detectron2's own keys of the recommended recipe
+# What the screens of screening.py spoke for beside balanced L1
 _LESS = [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "500"]
 _LESS += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "250"]
 _RPN_PLAIN = [f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"]  # as Detectron2's
+# Detectron2's recipe with a pyramid that begins as the identity
+PYRAMID = [*BASELINE, *_RPN_PLAIN, *BFP, f"{_BFP}.REFINE_TYPE", "conv", f"{_BFP}.INIT", "identity"]
 
 # What is judged by the test seeds
 PARTS = {
@@ -33,8 +35,8 @@ PARTS = {
     "bfp": BASELINE + BFP,
     "balanced_l1": BASELINE + BALANCED_L1,
     "libra": LIBRA,
-    # what both screens of screening.py speak for, on the search seed alone; README.md says how far this is decided
-    "recommended": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS],
+    # not decided: README.md says how far the search seeds speak for it
+    "recommended": PYRAMID,
 }
 
 # One change each, to find out what a part owes to what: judged by the search seeds alone
@@ -57,12 +59,14 @@ CAUSES = {
     # where sampling has more to choose from: a quarter of the boxes
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
-    # what of the recommended recipe is Detectron2's own, and whether it had better keep the weight of the box loss
-    "detectron2_recommended": [*BASELINE, *DETECTRON2, *_LESS],
-    "recommended_full_weight": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
-    # what changes least: nothing but the loss, and beside it a pyramid that begins as the identity
+    # what both screens spoke for on a search seed, the same at full weight, and Detectron2's own keys of it
+    "less": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS],
+    "less_full_weight": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
+    "detectron2_less": [*BASELINE, *DETECTRON2, *_LESS],
+    # what changes Detectron2's recipe least
+    "pyramid": PYRAMID,
     "balanced_l1_plain": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1],
-    "gentle": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *BFP, f"{_BFP}.REFINE_TYPE", "conv", f"{_BFP}.INIT", "identity"],
+    "pyramid_balanced_l1": [*PYRAMID, *BALANCED_L1],
     # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
     "half_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],

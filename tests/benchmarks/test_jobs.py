@@ -38,6 +38,7 @@ PARTS = {
 }
 LIMIT, DIVISOR = "LIBRA.RPN.NEG_POS_UB", "LIBRA.RPN.NORMALIZER"
 LESS = {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT", "RPN.PRE_NMS_TOPK_TRAIN", "RPN.POST_NMS_TOPK_TRAIN"}
+GATED_PYRAMID = {"LIBRA.BFP.ENABLED", "LIBRA.BFP.REFINE_TYPE", "LIBRA.BFP.INIT"}
 CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "bfp_identity": ("bfp", {"LIBRA.BFP.INIT"}),
     "bfp_zero": ("bfp", {"LIBRA.BFP.INIT"}),
@@ -56,10 +57,12 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "l1_weight": ("baseline", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "half_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "quarter_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
-    "detectron2_recommended": ("detectron2", LESS),
-    "recommended_full_weight": ("recommended", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
+    "less": ("balanced_l1_plain", LESS),
+    "less_full_weight": ("less", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
+    "detectron2_less": ("detectron2", LESS),
+    "pyramid": ("rpn_plain", GATED_PYRAMID),
     "balanced_l1_plain": ("rpn_plain", PARTS["balanced_l1"]),
-    "gentle": ("balanced_l1_plain", {"LIBRA.BFP.ENABLED", "LIBRA.BFP.REFINE_TYPE", "LIBRA.BFP.INIT"}),
+    "pyramid_balanced_l1": ("pyramid", PARTS["balanced_l1"]),
     "balanced_l1_gamma_1": ("balanced_l1", {"LIBRA.BALANCED_L1.GAMMA"}),
     "pisa": ("baseline", {"LIBRA.PISA.ENABLED"}),
     "focal": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
@@ -84,7 +87,7 @@ def test_each_part_is_the_baseline_and_one_thing_and_libra_is_the_quickstart(acc
         assert changed(load(arms[arm]), baseline) == keys
     assert changed(load(arms["libra"]), baseline) == set.union(*PARTS.values())
     plain_rpn = changed(load(arms["rpn_plain"]), baseline)
-    assert changed(load(arms["recommended"]), baseline) == plain_rpn | PARTS["balanced_l1"] | LESS
+    assert changed(load(arms["recommended"]), baseline) == plain_rpn | GATED_PYRAMID
     assert load(arms["libra"]) == load([])
 
 
