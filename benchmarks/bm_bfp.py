@@ -19,7 +19,7 @@ from levels import Levels, random_levels
 from side_by_side import machine, markdown, median_ms, mib_beyond_outputs, progress
 
 from libra_d2.modeling import BalancedFeaturePyramid
-from libra_d2.modeling.backbone.bfp import REFINES
+from libra_d2.modeling.backbone.refine import REFINES
 
 # (image height, image width, channels)
 PICTURES = {"R50-FPN": (800, 1088, 256), "quickstart": (320, 320, 64)}

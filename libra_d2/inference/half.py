@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils._pytree import tree_map
 
-from libra_d2.modeling.backbone.bfp import NonLocalRefine
+from libra_d2.modeling.backbone.refine import NonLocalRefine
 
 _BATCH_NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 _NORMS = (*_BATCH_NORMS, nn.SyncBatchNorm, nn.GroupNorm, nn.LayerNorm)
