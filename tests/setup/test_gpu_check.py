@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch.utils import cpp_extension
 
 from libra_d2 import ops
@@ -42,6 +43,21 @@ def test_a_part_runs_alone(gpu_check, monkeypatch, capsys):
         "| no work |",
         "gpu-check: all checks passed",
     ]
+
+
+def test_whole_models_take_a_step_in_both_precisions(monkeypatch):
+    import gpu_check
+
+    def with_a_weight_that_overflows(cfg):
+        model = build_model(cfg)
+        model.backbone.refine.theta.weight.data.fill_(1e38)
+        return model
+
+    small = {"names": ["libra_retinanet"], "device": "cpu", "size": (96, 128)}
+    gpu_check.check_models(**small)
+    monkeypatch.setattr("detectron2.modeling.build_model", with_a_weight_that_overflows)
+    with pytest.raises(AssertionError, match="libra_retinanet, mixed precision False: not finite: loss_cls"):
+        gpu_check.check_models(**small)
 
 
 def test_only_waits_are_counted(monkeypatch):
