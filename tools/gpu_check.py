@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # for the builders of the tests
 NO_GPU = 77
 RPN = {"thresholds": [0.3, 0.7], "labels": [0, -1, 1], "allow_low_quality": True}
 ROI = {"thresholds": [0.5], "labels": [0, 1]}
@@ -32,7 +33,7 @@ ESTIMATES = {
     "match 16 x 2,000 proposals x 50": "6-8",
     "sample 16 x 2,000 proposals x 50": "30-40",
 }
-# One of each kind of head; the first two have the whole of Libra
+# One of each kind of head
 MODELS = ("libra_faster_rcnn", "libra_mask_rcnn", "libra_cascade_rcnn", "libra_retinanet")
 WAIT = "called a synchronizing CUDA operation"  # torch's words; that the debug mode is a prototype is another warning
 
@@ -188,44 +189,28 @@ def check_assignment_waits_once() -> None:
     assert (found := waits(lambda: rpn.label_and_sample_anchors(anchors, targets))) == 0, f"RPN: {found} waits"
 
 
-def picture(generator: torch.Generator, height: int, width: int) -> dict:
-    """Noise with three objects and their masks, as Detectron2's models are trained on."""
-    from detectron2.structures import BitMasks, Boxes, Instances
-
-    corner = torch.rand(3, 2, generator=generator) * torch.tensor([width / 2, height / 2])
-    boxes = torch.cat([corner, corner + 20 + corner * torch.rand(3, 1, generator=generator)], dim=1)
-    masks = torch.zeros(3, height, width, dtype=torch.bool)
-    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[y0:y1, x0:x1] = True
-    objects = Instances((height, width), gt_boxes=Boxes(boxes), gt_masks=BitMasks(masks))
-    objects.gt_classes = torch.tensor([0, 1, 2])
-    image = torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8)
-    return {"image": image, "height": height, "width": width, "instances": objects}
-
-
 def check_models(names=MODELS, device: str = "cuda", size: tuple[int, int] = (320, 416)) -> None:
     """Each model takes a step and detects, in float32 and in mixed precision: all that comes out is finite."""
     from detectron2.modeling import build_model
     from detectron2.utils.events import EventStorage
 
     import libra_d2
+    from tests.modeling.builders import batch
 
     for name in names:
         cfg = libra_d2.get_cfg()
         cfg.merge_from_file(str(ROOT / "configs" / f"{name}_R_50_FPN_1x.yaml"))
-        cfg.merge_from_list(["MODEL.DEVICE", device, "INPUT.MASK_FORMAT", "bitmask", "VERSION", 2])
+        cfg.merge_from_list(["MODEL.DEVICE", device])
         torch.manual_seed(0)
         model = build_model(cfg)
         for key, buffer in model.named_buffers():
-            if key.endswith(
-                "conv3.norm.weight"
-            ):  # without statistics to normalise by, every block would double its input
+            # Without statistics to normalise by, every residual block would double its input.
+            if key.endswith("conv3.norm.weight"):
                 buffer.zero_()
-        generator = torch.Generator().manual_seed(0)
-        batch = [picture(generator, *size), picture(generator, *reversed(size))]
+        images = batch(size=size, masks=True)
         for mixed in (False, True):
             with EventStorage(), torch.autocast(device, enabled=mixed):
-                losses = model.train()(batch)
+                losses = model.train()(images)
             sum(losses.values()).backward()
             gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
             bad = [key for key, value in {**losses, **gradients}.items() if not value.isfinite().all()]
@@ -233,7 +218,7 @@ def check_models(names=MODELS, device: str = "cuda", size: tuple[int, int] = (32
             assert any("refine" in key for key in gradients), f"{name}: no gradient of the pyramid's refinement"
             model.zero_grad()
             with torch.no_grad(), torch.autocast(device, enabled=mixed):
-                (found, _) = model.eval()(batch)
+                (found, _) = model.eval()(images)
             assert found["instances"].pred_boxes.tensor.isfinite().all(), f"{name}: boxes that are not finite"
 
 
