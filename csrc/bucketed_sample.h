@@ -99,8 +99,7 @@ struct SampleRule {
     r.iou_balanced = choice(op, "negative", negative, {"iou_balanced", "random"}) == 0;
     check_count(op, "num_bins", num_bins, kMostBins);
     check_finite(op, "floor_thr", floor_thr);
-    if (std::abs(floor_thr) > FLT_MAX)
-      refuse(op, ": expected floor_thr to be finite in float32, got ", text_of(floor_thr));
+    if (std::abs(floor_thr) > FLT_MAX) refuse(op, ": expected floor_thr to be finite in float32, got ", floor_thr);
     check_fraction(op, "floor_fraction", floor_fraction);
     check_finite(op, "neg_pos_ub", neg_pos_ub);
     r.num_samples = static_cast<uint32_t>(num_samples);
@@ -115,7 +114,7 @@ struct SampleRule {
       r.bin_upper = bin_upper_value <= FLT_MAX ? static_cast<float>(bin_upper_value) : 0.f;
       if (!(r.bin_upper > max_of(r.floor_thr, 0.f))) {
         refuse(op, ": expected bin_upper above max(floor_thr, 0) = ", floor_thr > 0 ? text_of(floor_thr) : "0",
-               ", in float32, got ", text_of(bin_upper_value));
+               ", in float32, got ", bin_upper_value);
       }
     } else {
       r.upper_kind = static_cast<BinUpper>(1 + choice(op, "bin_upper", bin_upper, {"max_all", "max_neg"}));

@@ -46,11 +46,11 @@ std::string list_of(const Values& values) {
 }
 
 inline void check_finite(const char* op, const char* name, double value) {
-  if (!std::isfinite(value)) refuse(op, ": expected ", name, " to be a finite number, got ", text_of(value));
+  if (!std::isfinite(value)) refuse(op, ": expected ", name, " to be a finite number, got ", value);
 }
 
 inline void check_fraction(const char* op, const char* name, double value) {
-  if (!(value >= 0 && value <= 1)) refuse(op, ": expected ", name, " to be a number from 0 to 1, got ", text_of(value));
+  if (!(value >= 0 && value <= 1)) refuse(op, ": expected ", name, " to be a number from 0 to 1, got ", value);
 }
 
 inline void check_count(const char* op, const char* name, int64_t value, int64_t most) {

@@ -38,7 +38,7 @@ struct LabelRule {
     for (const double threshold : thresholds) {
       check_finite(op, "thresholds", threshold);
       if (!(threshold >= FLT_MIN && threshold <= FLT_MAX)) {
-        refuse(op, ": expected thresholds that are positive and finite in float32, got ", text_of(threshold));
+        refuse(op, ": expected thresholds that are positive and finite in float32, got ", threshold);
       }
       if (threshold < last) refuse(op, ": expected ascending thresholds, got ", list_of(thresholds));
       rule.thresholds[rule.num_thresholds++] = static_cast<float>(last = threshold);
