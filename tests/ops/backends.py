@@ -30,14 +30,15 @@ class _OnGpu:
 
     def __getattr__(self, name):
         def call(*args):
-            moved = [
-                arg.cuda() if isinstance(arg, torch.Tensor) and (self._offsets_too or i not in _OFFSETS[name]) else arg
-                for i, arg in enumerate(args)
-            ]
+            moved = [arg.cuda() if self._moves(name, i, arg) else arg for i, arg in enumerate(args)]
             results = getattr(torch.ops.libra_d2, name)(*moved)
             return results.cpu() if isinstance(results, torch.Tensor) else tuple(result.cpu() for result in results)
 
         return call
+
+    def _moves(self, name: str, place: int, arg) -> bool:
+        on_cpu = isinstance(arg, torch.Tensor) and arg.device.type == "cpu"
+        return on_cpu and (self._offsets_too or place not in _OFFSETS[name])
 
 
 @contextlib.contextmanager
