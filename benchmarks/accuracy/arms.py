@@ -24,6 +24,8 @@ DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 _LESS = [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "500"]
 _LESS += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "250"]
 _RPN_PLAIN = [f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"]  # as Detectron2's
+# Detectron2's recipe with nothing of Libra but its loss
+RECOMMENDED = [*BASELINE, *_RPN_PLAIN, *BALANCED_L1]
 # Detectron2's recipe with a pyramid that begins as the identity
 PYRAMID = [*BASELINE, *_RPN_PLAIN, *BFP, f"{_BFP}.REFINE_TYPE", "conv", f"{_BFP}.INIT", "identity"]
 
@@ -35,8 +37,8 @@ PARTS = {
     "bfp": BASELINE + BFP,
     "balanced_l1": BASELINE + BALANCED_L1,
     "libra": LIBRA,
-    # not decided: README.md says how far the search seeds speak for it
-    "recommended": PYRAMID,
+    # what the third screen chose, before any of its test seeds was run
+    "recommended": RECOMMENDED,
 }
 
 # One change each, to find out what a part owes to what: judged by the search seeds alone
@@ -60,12 +62,11 @@ CAUSES = {
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
     # what both screens spoke for on a search seed, the same at full weight, and Detectron2's own keys of it
-    "less": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS],
-    "less_full_weight": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
+    "less": [*RECOMMENDED, *_LESS],
+    "less_full_weight": [*RECOMMENDED, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
     "detectron2_less": [*BASELINE, *DETECTRON2, *_LESS],
-    # what changes Detectron2's recipe least
+    # what else changes Detectron2's recipe least
     "pyramid": PYRAMID,
-    "balanced_l1_plain": [*BASELINE, *_RPN_PLAIN, *BALANCED_L1],
     "pyramid_balanced_l1": [*PYRAMID, *BALANCED_L1],
     # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],

@@ -25,6 +25,9 @@ _RPN = (
     [f"{_LIBRA}.RPN.NEG_POS_UB", "-1.0", f"{_LIBRA}.RPN.NORMALIZER", "fixed"],
     [f"{_LIBRA}.RPN.NEG_POS_UB", "5.0", f"{_LIBRA}.RPN.NORMALIZER", "sampled"],
 )
+_POSITIVES = ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"])
+_NEGATIVES = ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"])
+_PISA = ([], [f"{_LIBRA}.PISA.ENABLED", "True"])
 _BALANCED_L1 = ([], [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"])
 _PYRAMID = (
     [],
@@ -33,8 +36,8 @@ _PYRAMID = (
 SCREENS: dict[str, Factors] = {
     "screen": {
         "rpn": _RPN,
-        "positives": ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"]),
-        "negatives": ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"]),
+        "positives": _POSITIVES,
+        "negatives": _NEGATIVES,
         "balanced_l1": _BALANCED_L1,
         "pyramid": _PYRAMID,
         "box_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "2.0"]),
@@ -47,8 +50,18 @@ SCREENS: dict[str, Factors] = {
         "balanced_l1": _BALANCED_L1,
         "half_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"]),
         "few_proposals": ([], [f"{_PROPOSALS}.PRE_NMS_TOPK_TRAIN", "500", f"{_PROPOSALS}.POST_NMS_TOPK_TRAIN", "250"]),
-        "pisa": ([], [f"{_LIBRA}.PISA.ENABLED", "True"]),
+        "pisa": _PISA,
         "seesaw": ([], [f"{_LIBRA}.CLASS_LOSS.NAME", "seesaw"]),
+    },
+    # Libra's parts again, in batches of eight (batch8), with the rival that the second one had nothing against
+    "third": {
+        "rpn": _RPN,
+        "positives": _POSITIVES,
+        "negatives": _NEGATIVES,
+        "balanced_l1": _BALANCED_L1,
+        "pyramid": _PYRAMID,
+        "pisa": _PISA,
+        "agnostic_boxes": ([], [f"{_BOX}.CLS_AGNOSTIC_BBOX_REG", "True"]),
     },
 }
 

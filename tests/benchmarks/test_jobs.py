@@ -57,11 +57,10 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "l1_weight": ("baseline", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "half_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "quarter_weight": ("rpn_plain", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
-    "less": ("balanced_l1_plain", LESS),
+    "less": ("recommended", LESS),
     "less_full_weight": ("less", {"ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT"}),
     "detectron2_less": ("detectron2", LESS),
     "pyramid": ("rpn_plain", GATED_PYRAMID),
-    "balanced_l1_plain": ("rpn_plain", PARTS["balanced_l1"]),
     "pyramid_balanced_l1": ("pyramid", PARTS["balanced_l1"]),
     "balanced_l1_gamma_1": ("balanced_l1", {"LIBRA.BALANCED_L1.GAMMA"}),
     "pisa": ("baseline", {"LIBRA.PISA.ENABLED"}),
@@ -87,7 +86,7 @@ def test_each_part_is_the_baseline_and_one_thing_and_libra_is_the_quickstart(acc
         assert changed(load(arms[arm]), baseline) == keys
     assert changed(load(arms["libra"]), baseline) == set.union(*PARTS.values())
     plain_rpn = changed(load(arms["rpn_plain"]), baseline)
-    assert changed(load(arms["recommended"]), baseline) == plain_rpn | GATED_PYRAMID
+    assert changed(load(arms["recommended"]), baseline) == plain_rpn | PARTS["balanced_l1"]
     assert load(arms["libra"]) == load([])
 
 

@@ -11,7 +11,7 @@ def screening(accuracy):
     return accuracy("screening")
 
 
-@pytest.mark.parametrize("screen", ["screen", "second"])
+@pytest.mark.parametrize("screen", ["screen", "second", "third"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_every_pair_of_factors_is_seen_at_each_combination_of_levels_equally_often(screening, screen, turned):
     runs = screening.design(screen, turned)
@@ -49,7 +49,7 @@ def test_no_factor_is_mixed_up_with_two_others_once_both_designs_are_run(screeni
     assert all(abs(effect) < 1e-9 for effect, *_ in screening.effects(rows, factors).values())
 
 
-@pytest.mark.parametrize("screen", ["screen", "second"])
+@pytest.mark.parametrize("screen", ["screen", "second", "third"])
 def test_the_sets_take_the_designs_in_turn(accuracy, screening, screen):
     runs = accuracy("jobs").screen_jobs("imagenet", screen=screen)
     for name, turned in (("facemask", False), ("deeppcb", True)):
