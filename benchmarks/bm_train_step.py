@@ -1,7 +1,7 @@
 """A training step of Libra R-CNN beside Detectron2's Faster R-CNN: time, its parts and peak memory, as Markdown tables.
 
 python benchmarks/bm_train_step.py [--objects 8 100 1000] [--size 800 1088] [--turns 3]
-python benchmarks/bm_train_step.py --objects 8 30 100 300 1000 3000 --turns 1 --draw docs/images/step.png
+python benchmarks/bm_train_step.py --objects 8 100 1000 3000 5000 --turns 2 --draw docs/images/step.png
 python benchmarks/bm_train_step.py --device cuda --amp --images 2 --turns 30
 
 R50-FPN with random weights, forward and backward; --images is the batch. The sides take turns in one process. The peak
@@ -73,7 +73,7 @@ def draw(file: Path, num_gts: list[int], seconds: dict[str, list], mib: dict[str
         axes.set(xscale="log", xlabel="objects in the image", xticks=num_gts)
         axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
         axes.set_xticks([], minor=True)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
         axes.set_title(title)
     times.legend()
     save(figure, file)
