@@ -15,6 +15,11 @@ OUTPUT = ROOT / "output" / "accuracy"
 Cell = tuple[float, int]  # learning rate, iterations
 
 
+def cell_of(words: Sequence[str] | None) -> Cell | None:
+    """The cell that ``--cell RATE ITERATIONS`` names."""
+    return (float(words[0]), int(words[1])) if words else None
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Where a training starts, and the cells that every arm may search; the first one is used until then."""

@@ -18,7 +18,7 @@ import choice
 import results as store
 from arms import ARMS, PARTS
 from estimate import of_pairs, over_sets
-from jobs import PROTOCOLS, SEARCH_SEEDS, TEST_SEEDS, Cell
+from jobs import PROTOCOLS, SEARCH_SEEDS, TEST_SEEDS, Cell, cell_of
 from results import METRICS, Result
 from sets import GROUPS, ROOT, SETS
 
@@ -42,8 +42,7 @@ def main() -> None:
     for protocol in PROTOCOLS:
         found = [result for result in store.read(args.results) if result.protocol == protocol]
         if found:
-            cell = (float(args.cell[0]), int(args.cell[1])) if args.cell else None
-            cells = cells_of(found, protocol, args.searched_by, cell)
+            cells = cells_of(found, protocol, args.searched_by, cell_of(args.cell))
             print(f"## {protocol}\n")
             print(tables(found, cells, args.against, args.metric, args.searched_by))
 

@@ -67,7 +67,7 @@ def main() -> None:
     if args.cell:
         if args.what == "search":
             raise SystemExit("--cell: expected another list than --what search, which has cells of its own")
-        listed = functools.partial(listed, cell=(float(args.cell[0]), int(args.cell[1])))
+        listed = functools.partial(listed, cell=jobs.cell_of(args.cell))
     todo = [job for protocol in jobs.PROTOCOLS for job in listed(protocol)]
     todo = list(remaining(jobs.only(todo, args.only), read()))
     if any(job.protocol == "detector" for job in todo) and not jobs.DETECTOR.exists():

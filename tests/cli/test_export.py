@@ -17,8 +17,7 @@ from libra_d2.inference import onnx as onnx_export
 from libra_d2.inference.agreement import compare
 from libra_d2.inference.onnx_detector import export_detector, run_detector
 from libra_d2.inference.torchscript import detections, run_torchscript
-from tests.engine.test_trainer import LIBRA
-from tests.engine.tiny import write_config
+from tests.engine.tiny import LIBRA, write_config
 
 RCNN = {**LIBRA, "LIBRA": {"BFP": {"ENABLED": True}}}
 MASKS = {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 8}

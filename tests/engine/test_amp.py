@@ -6,7 +6,7 @@ from detectron2.engine import AMPTrainer
 
 from libra_d2.engine.amp import build_stepper
 from tests.engine.runs import train
-from tests.engine.test_trainer import LIBRA
+from tests.engine.tiny import LIBRA
 
 AMP = {"SOLVER": {"AMP": {"ENABLED": True}}, "MODEL": {"LIBRA": {"TRAIN": {"AMP_DTYPE": "bfloat16"}}}}
 

@@ -13,7 +13,7 @@ from libra_d2.checks import UserError
 from libra_d2.engine import LibraTrainer, trainer
 from libra_d2.engine.compile import compile_parts
 from tests.engine.runs import train
-from tests.engine.test_trainer import LIBRA
+from tests.engine.tiny import LIBRA
 
 COMPILE = ["MODEL.LIBRA.TRAIN.COMPILE", ["bfp", "box_head"]]
 

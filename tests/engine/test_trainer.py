@@ -10,14 +10,7 @@ from libra_d2.checks import UserError
 from libra_d2.engine import LibraTrainer
 from libra_d2.inference.tiles import in_tiles
 from tests.engine.runs import train
-
-LIBRA = {
-    "META_ARCHITECTURE": "LibraRCNN",
-    "PROPOSAL_GENERATOR": {"NAME": "LibraRPN"},
-    "ROI_HEADS": {"NAME": "LibraROIHeads"},
-    "ROI_BOX_HEAD": {"BBOX_REG_LOSS_TYPE": "balanced_l1"},
-    "LIBRA": {"BFP": {"ENABLED": True, "INIT": "identity"}},
-}
+from tests.engine.tiny import LIBRA
 
 
 @pytest.mark.parametrize(

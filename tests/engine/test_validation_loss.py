@@ -16,7 +16,7 @@ from libra_d2.data.validation_loader import build_validation_loader
 from libra_d2.engine import LibraTrainer
 from libra_d2.engine.validation_loss import ValidationLoss
 from tests.engine.runs import train
-from tests.engine.test_trainer import LIBRA
+from tests.engine.tiny import LIBRA
 
 
 def options(images=-1, **more):

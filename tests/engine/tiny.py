@@ -8,6 +8,14 @@ import yaml
 from PIL import Image
 
 CATEGORIES = [{"id": 7, "name": "red"}, {"id": 3, "name": "green"}, {"id": 11, "name": "blue"}]
+# For the MODEL of write_config: all of Libra, the pyramid beginning as the identity
+LIBRA = {
+    "META_ARCHITECTURE": "LibraRCNN",
+    "PROPOSAL_GENERATOR": {"NAME": "LibraRPN"},
+    "ROI_HEADS": {"NAME": "LibraROIHeads"},
+    "ROI_BOX_HEAD": {"BBOX_REG_LOSS_TYPE": "balanced_l1"},
+    "LIBRA": {"BFP": {"ENABLED": True, "INIT": "identity"}},
+}
 COLOURS = {7: (220, 30, 30), 3: (30, 200, 30), 11: (30, 30, 220)}
 
 
