@@ -90,6 +90,11 @@ def test_each_part_is_the_baseline_and_one_thing_and_libra_is_the_quickstart(acc
     assert load(arms["libra"]) == load([])
 
 
+def test_the_keys_that_readme_recommends_are_the_recommended_arm(accuracy):
+    block = (ROOT / "README.md").read_text().split("are that recipe:\n\n```\n")[1].split("```")[0]
+    assert load(block.split()) == load(accuracy("arms").ARMS["recommended"])
+
+
 def test_every_cause_is_one_change(accuracy):
     arms = accuracy("arms")
     assert set(CHANGES) == set(arms.CAUSES)
