@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import screening
+from changes import (
+    AGNOSTIC_BOXES,
+    BALANCED_L1,
+    FEW_PROPOSALS,
+    GATED_PYRAMID,
+    HALF_WEIGHT,
+    NEGATIVES,
+    PISA,
+    POSITIVES,
+    RPN_PLAIN,
+    SEESAW,
+)
 
 _SAMPLER, _BFP, _RPN, _BOX = (f"MODEL.{part}" for part in ("LIBRA.SAMPLER", "LIBRA.BFP", "LIBRA.RPN", "ROI_BOX_HEAD"))
 
-POSITIVES = [f"{_SAMPLER}.POSITIVE", "instance_balanced"]
-NEGATIVES = [f"{_SAMPLER}.NEGATIVE", "iou_balanced"]
 SAMPLING = POSITIVES + NEGATIVES
 BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local", f"{_BFP}.INIT", "xavier"]
 INTEGRATE = [*BFP, f"{_BFP}.REFINE_TYPE", "none"]
-BALANCED_L1 = [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"]
 LIBRA = SAMPLING + BFP + BALANCED_L1
 REPEATED = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.3"]
 FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
@@ -20,14 +29,11 @@ BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", 
 BASELINE += [f"{_BOX}.BBOX_REG_LOSS_TYPE", "smooth_l1", f"{_BOX}.SMOOTH_L1_BETA", "0.0"]  # L1
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
-# What the screens of screening.py spoke for beside balanced L1
-_LESS = [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "500"]
-_LESS += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "250"]
-_RPN_PLAIN = [f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "fixed"]  # as Detectron2's
-# Detectron2's recipe with nothing of Libra but its loss
-RECOMMENDED = [*BASELINE, *_RPN_PLAIN, *BALANCED_L1]
-# Detectron2's recipe with a pyramid that begins as the identity
-PYRAMID = [*BASELINE, *_RPN_PLAIN, *BFP, f"{_BFP}.REFINE_TYPE", "conv", f"{_BFP}.INIT", "identity"]
+# Detectron2's recipe with one thing of Libra
+RECOMMENDED = [*BASELINE, *RPN_PLAIN, *BALANCED_L1]
+PYRAMID = [*BASELINE, *RPN_PLAIN, *GATED_PYRAMID]
+# What the first two screens spoke for beside balanced L1
+_LESS = HALF_WEIGHT + FEW_PROPOSALS
 
 # What is judged by the test seeds
 PARTS = {
@@ -51,7 +57,7 @@ CAUSES = {
     "bfp_integrate": BASELINE + INTEGRATE,
     "bfp_conv": [*BASELINE, *BFP, f"{_BFP}.REFINE_TYPE", "conv"],
     # the RPN's limit of five negatives a positive, and its divisor: the baseline has both, rpn_plain neither
-    "rpn_plain": [*BASELINE, *_RPN_PLAIN],
+    "rpn_plain": [*BASELINE, *RPN_PLAIN],
     "rpn_limit": [*BASELINE, f"{_RPN}.NEG_POS_UB", "5.0", f"{_RPN}.NORMALIZER", "fixed"],
     "rpn_normalizer": [*BASELINE, f"{_RPN}.NEG_POS_UB", "-1.0", f"{_RPN}.NORMALIZER", "sampled"],
     # the picks
@@ -61,7 +67,7 @@ CAUSES = {
     # where sampling has more to choose from: a quarter of the boxes
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
-    # what both screens spoke for on a search seed, the same at full weight, and Detectron2's own keys of it
+    # what the first two screens spoke for on a search seed, the same at full weight, and Detectron2's own keys of it
     "less": [*RECOMMENDED, *_LESS],
     "less_full_weight": [*RECOMMENDED, *_LESS, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.0"],
     "detectron2_less": [*BASELINE, *DETECTRON2, *_LESS],
@@ -70,16 +76,16 @@ CAUSES = {
     "pyramid_balanced_l1": [*PYRAMID, *BALANCED_L1],
     # the loss: its slope at large errors, as a weight of L1, lower weights, and a balanced L1 without the slope
     "l1_weight": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "1.5"],
-    "half_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"],
-    "quarter_weight": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.25"],
+    "half_weight": [*BASELINE, *RPN_PLAIN, *HALF_WEIGHT],
+    "quarter_weight": [*BASELINE, *RPN_PLAIN, f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.25"],
     "balanced_l1_gamma_1": [*BASELINE, *BALANCED_L1, "MODEL.LIBRA.BALANCED_L1.GAMMA", "1.0"],
     # rivals, ours and Detectron2's own
-    "pisa": [*BASELINE, "MODEL.LIBRA.PISA.ENABLED", "True"],
+    "pisa": BASELINE + PISA,
     "focal": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "focal"],
-    "seesaw": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "seesaw"],
+    "seesaw": BASELINE + SEESAW,
     "giou": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_TYPE", "giou"],
     "repeat_factor": [*BASELINE, *REPEATED],
-    "agnostic_boxes": [*BASELINE, *_RPN_PLAIN, f"{_BOX}.CLS_AGNOSTIC_BBOX_REG", "True"],
+    "agnostic_boxes": [*BASELINE, *RPN_PLAIN, *AGNOSTIC_BOXES],
     # together
     "integrate_balanced_l1": BASELINE + INTEGRATE + BALANCED_L1,
     "libra_identity": [*LIBRA, f"{_BFP}.INIT", "identity"],

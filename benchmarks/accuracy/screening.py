@@ -17,51 +17,53 @@ from itertools import product
 
 import numpy as np
 import statsmodels.api
+from changes import (
+    AGNOSTIC_BOXES,
+    BALANCED_L1,
+    DOUBLE_WEIGHT,
+    FEW_PROPOSALS,
+    GATED_PYRAMID,
+    HALF_WEIGHT,
+    MANY_PROPOSALS,
+    NEGATIVES,
+    PISA,
+    POSITIVES,
+    RPN_LIMITED,
+    RPN_PLAIN,
+    SEESAW,
+)
 
 # factor -> (off, on); the last pair of a key counts
 Factors = dict[str, tuple[list[str], list[str]]]
-_LIBRA, _BOX, _PROPOSALS = "MODEL.LIBRA", "MODEL.ROI_BOX_HEAD", "MODEL.RPN"
-_RPN = (
-    [f"{_LIBRA}.RPN.NEG_POS_UB", "-1.0", f"{_LIBRA}.RPN.NORMALIZER", "fixed"],
-    [f"{_LIBRA}.RPN.NEG_POS_UB", "5.0", f"{_LIBRA}.RPN.NORMALIZER", "sampled"],
-)
-_POSITIVES = ([], [f"{_LIBRA}.SAMPLER.POSITIVE", "instance_balanced"])
-_NEGATIVES = ([], [f"{_LIBRA}.SAMPLER.NEGATIVE", "iou_balanced"])
-_PISA = ([], [f"{_LIBRA}.PISA.ENABLED", "True"])
-_BALANCED_L1 = ([], [f"{_BOX}.BBOX_REG_LOSS_TYPE", "balanced_l1"])
-_PYRAMID = (
-    [],
-    [f"{_LIBRA}.BFP.ENABLED", "True", f"{_LIBRA}.BFP.REFINE_TYPE", "conv", f"{_LIBRA}.BFP.INIT", "identity"],
-)
 SCREENS: dict[str, Factors] = {
     "screen": {
-        "rpn": _RPN,
-        "positives": _POSITIVES,
-        "negatives": _NEGATIVES,
-        "balanced_l1": _BALANCED_L1,
-        "pyramid": _PYRAMID,
-        "box_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "2.0"]),
-        "proposals": ([], [f"{_PROPOSALS}.PRE_NMS_TOPK_TRAIN", "2000", f"{_PROPOSALS}.POST_NMS_TOPK_TRAIN", "1000"]),
+        "rpn": (RPN_PLAIN, RPN_LIMITED),
+        "positives": ([], POSITIVES),
+        "negatives": ([], NEGATIVES),
+        "balanced_l1": ([], BALANCED_L1),
+        "pyramid": ([], GATED_PYRAMID),
+        "box_weight": ([], DOUBLE_WEIGHT),
+        "proposals": ([], MANY_PROPOSALS),
     },
     # What the first one spoke for or left open, what it spoke against the other way round, and two rivals
     "second": {
-        "rpn": _RPN,
-        "pyramid": _PYRAMID,
-        "balanced_l1": _BALANCED_L1,
-        "half_weight": ([], [f"{_BOX}.BBOX_REG_LOSS_WEIGHT", "0.5"]),
-        "few_proposals": ([], [f"{_PROPOSALS}.PRE_NMS_TOPK_TRAIN", "500", f"{_PROPOSALS}.POST_NMS_TOPK_TRAIN", "250"]),
-        "pisa": _PISA,
-        "seesaw": ([], [f"{_LIBRA}.CLASS_LOSS.NAME", "seesaw"]),
+        "rpn": (RPN_PLAIN, RPN_LIMITED),
+        "pyramid": ([], GATED_PYRAMID),
+        "balanced_l1": ([], BALANCED_L1),
+        "half_weight": ([], HALF_WEIGHT),
+        "few_proposals": ([], FEW_PROPOSALS),
+        "pisa": ([], PISA),
+        "seesaw": ([], SEESAW),
     },
     # Libra's parts again, in batches of eight (batch8), with the rival that the second one had nothing against
     "third": {
-        "rpn": _RPN,
-        "positives": _POSITIVES,
-        "negatives": _NEGATIVES,
-        "balanced_l1": _BALANCED_L1,
-        "pyramid": _PYRAMID,
-        "pisa": _PISA,
-        "agnostic_boxes": ([], [f"{_BOX}.CLS_AGNOSTIC_BBOX_REG", "True"]),
+        "rpn": (RPN_PLAIN, RPN_LIMITED),
+        "positives": ([], POSITIVES),
+        "negatives": ([], NEGATIVES),
+        "balanced_l1": ([], BALANCED_L1),
+        "pyramid": ([], GATED_PYRAMID),
+        "pisa": ([], PISA),
+        "agnostic_boxes": ([], AGNOSTIC_BOXES),
     },
 }
 
