@@ -2,12 +2,13 @@
 
 python benchmarks/bm_train_step.py [--objects 8 100 1000] [--size 800 1088] [--turns 3]
 python benchmarks/bm_train_step.py --objects 8 100 1000 3000 5000 --turns 2 --draw docs/images/step.png
+python benchmarks/bm_train_step.py --kind "R50-FPN, recommended"
 python benchmarks/bm_train_step.py --device cuda --amp --images 2 --turns 30
 
-R50-FPN with random weights, forward and backward; --images is the batch. The sides take turns in one process. The peak
-of each is measured in a process of its own, with malloc told to give memory back, or is what torch holds of a GPU's.
-Set OMP_NUM_THREADS for the number of threads. --draw leaves a picture of time and memory over the number of objects.
-Takes two minutes or so for each number and turn.
+A model of --kind with random weights, forward and backward; --images is the batch. The sides take turns in one process.
+The peak of each is measured in a process of its own, with malloc told to give memory back, or is what torch holds of a
+GPU's. Set OMP_NUM_THREADS for the number of threads. --draw leaves a picture of time and memory over the objects.
+Takes two to five minutes for each number and turn.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 from pathlib import Path
 
 import torch
-from detectors import SIDES, SIZE, build, by_parts, on_gpu, picture, seconds_of
+from detectors import CONFIGS, SIDES, SIZES, build, by_parts, on_gpu, picture, seconds_of
 from detectron2.utils.events import EventStorage
 from side_by_side import cuda_peak_mib, machine, markdown, peak_mib, progress
 
@@ -40,8 +41,8 @@ def step(model, batch: list[dict], amp: bool) -> dict[str, float]:
 
 def peak_of_second_step(side: str, num_gts: int, args: argparse.Namespace) -> float:
     """In MiB."""
-    model = build(side, "MODEL.DEVICE", args.device).train()
-    batch = [picture(num_gts, tuple(args.size))] * args.images
+    model = build(side, "MODEL.DEVICE", args.device, kind=args.kind).train()
+    batch = [picture(num_gts, args.size)] * args.images
     step(model, batch, args.amp)
     return (cuda_peak_mib if on_gpu(model) else peak_mib)(lambda: step(model, batch, args.amp))
 
@@ -82,7 +83,8 @@ def draw(file: Path, num_gts: list[int], seconds: dict[str, list], mib: dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="+", default=[8, 100, 1000])
-    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--kind", choices=list(CONFIGS), default="R50-FPN")
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", action="store_true", help="mixed precision")
@@ -90,11 +92,13 @@ def main() -> None:
     parser.add_argument("--draw", type=Path, metavar="FILE", help="a PNG to write")
     parser.add_argument("--weigh", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.size = tuple(args.size or SIZES[args.kind])
     if args.weigh:
         print(peak_of_second_step(args.weigh, args.objects[0], args))
         return
-    size = tuple(args.size)
-    print(machine(args.device), f"{args.images} x {size[0]} x {size[1]} px{', mixed precision' * args.amp}", sep=", ")
+    height, width = args.size
+    setting = f"{args.images} x {height} x {width} px{', mixed precision' * args.amp}"
+    print(machine(args.device), args.kind, setting, sep=", ")
     wholes, parts = [], {}
     seconds, mib = ({side: [] for side in SIDES} for _ in range(2))
     for num_gts in args.objects:
@@ -102,8 +106,8 @@ def main() -> None:
         weights = {side: weigh(side, num_gts, args) for side in SIDES}
         progress(f"{num_gts:,} objects: time")
         fitting = [side for side in SIDES if weights[side] is not None]
-        models = {side: build(side, "MODEL.DEVICE", args.device).train() for side in fitting}
-        batch = [picture(num_gts, size)] * args.images
+        models = {side: build(side, "MODEL.DEVICE", args.device, kind=args.kind).train() for side in fitting}
+        batch = [picture(num_gts, args.size)] * args.images
         found = by_parts(models, lambda model, batch=batch: step(model, batch, args.amp), args.turns)
         del models
         for side in SIDES:

@@ -28,8 +28,16 @@ from libra_d2.engine.setup import setup
 SIDES = ("libra_d2", "Detectron2")
 SIZE = (800, 1088)
 QUICKSTART = "quickstart/libra_faster_rcnn_trees.yaml"
-CONFIGS = {"R50-FPN": "libra_faster_rcnn_R_50_FPN_1x.yaml", "quickstart": QUICKSTART}
-SIZES = {"R50-FPN": SIZE, "quickstart": (320, 320)}
+# All three parts, balanced L1 alone, and all three in a small model
+CONFIGS = {
+    "R50-FPN": "libra_faster_rcnn_R_50_FPN_1x.yaml",
+    "R50-FPN, recommended": "finetune/libra_faster_rcnn_R_50_FPN_1x.yaml",
+    "quickstart": QUICKSTART,
+}
+SIZES = {kind: (320, 320) if kind == "quickstart" else SIZE for kind in CONFIGS}
+_ALL_PARTS = ["MODEL.LIBRA.SAMPLER.POSITIVE", "instance_balanced", "MODEL.LIBRA.SAMPLER.NEGATIVE", "iou_balanced"]
+_ALL_PARTS += ["MODEL.LIBRA.BFP.ENABLED", True]
+_ALL_PARTS += ["MODEL.LIBRA.RPN.NEG_POS_UB", 5.0, "MODEL.LIBRA.RPN.NORMALIZER", "sampled"]
 # Detectron2's own classes on a backbone that it lacks
 _PLAIN = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 _PLAIN += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "smooth_l1"]
@@ -51,6 +59,7 @@ def config(side: str, *opts: object, kind: str = "R50-FPN", data: Data | None = 
     opts = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *opts]
     if side == "libra_d2":
         given = (data.json_file, data.images) if data else ("", "")
+        opts = [*(_ALL_PARTS if kind == "quickstart" else ()), *opts]
         flags = dict(zip(("train_json", "train_images", "val_json", "val_images"), map(str, given * 2), strict=True))
         return setup(Namespace(config_file=CONFIGS[kind], opts=opts, **flags))
     if kind == "quickstart":
@@ -69,7 +78,7 @@ def config(side: str, *opts: object, kind: str = "R50-FPN", data: Data | None = 
 def build(side: str, *opts: object, kind: str = "R50-FPN") -> torch.nn.Module:
     """The model of :func:`config`, with the same random weights and the same detections on either side.
 
-    Ours has a pyramid that begins as the identity: it computes all that it does, and adds nothing yet.
+    A pyramid of ours begins as the identity: it computes all that it does, and adds nothing yet.
     """
     if side == "libra_d2":
         model = build_model(config(side, "MODEL.LIBRA.BFP.INIT", "identity", *opts, kind=kind))

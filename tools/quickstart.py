@@ -51,7 +51,6 @@ def main() -> None:
     print("  detections.png  what the model finds on photographs that it never saw")
     print("  balance.png     which negatives it trained on, and which ones random sampling takes")
     print("  balanced_l1.png where the gradient of its box loss comes from")
-    print("  levels.png      what the balanced pyramid adds to each level")
     print(f"make quickstart took {seconds // 60} min {seconds % 60:02d} s.")
 
 

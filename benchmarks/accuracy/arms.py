@@ -12,6 +12,7 @@ from changes import (
     NEGATIVES,
     PISA,
     POSITIVES,
+    RPN_LIMITED,
     RPN_PLAIN,
     SEESAW,
 )
@@ -19,14 +20,15 @@ from changes import (
 _SAMPLER, _BFP, _RPN, _BOX = (f"MODEL.{part}" for part in ("LIBRA.SAMPLER", "LIBRA.BFP", "LIBRA.RPN", "ROI_BOX_HEAD"))
 
 SAMPLING = POSITIVES + NEGATIVES
-BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local", f"{_BFP}.INIT", "xavier"]
+BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local"]
 INTEGRATE = [*BFP, f"{_BFP}.REFINE_TYPE", "none"]
-LIBRA = SAMPLING + BFP + BALANCED_L1
 REPEATED = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.3"]
 FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
-# Our classes with all three parts off
-BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", f"{_BFP}.ENABLED", "False"]
+# Our classes with all three parts off, but the RPN of the authors' recipe; a pyramid that is added begins as theirs
+BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", *RPN_LIMITED]
+BASELINE += [f"{_BFP}.ENABLED", "False", f"{_BFP}.INIT", "xavier"]
 BASELINE += [f"{_BOX}.BBOX_REG_LOSS_TYPE", "smooth_l1", f"{_BOX}.SMOOTH_L1_BETA", "0.0"]  # L1
+LIBRA = BASELINE + SAMPLING + BFP + BALANCED_L1
 DETECTRON2 = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.PROPOSAL_GENERATOR.NAME", "RPN"]
 DETECTRON2 += ["MODEL.ROI_HEADS.NAME", "StandardROIHeads"]
 # Detectron2's recipe with one thing of Libra

@@ -9,7 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart" / "libra_faster_rcnn_trees.yaml"
-TILES = ROOT / ".cache" / "accuracy"  # folds.py writes them
+CACHE = ROOT / ".cache"
+TILES = CACHE / "accuracy"  # folds.py writes them
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class DataSet:
     """A training and a validation half; ``group`` is the set in the tables, which may be evaluated in several folds.
 
     The hashes are sha256; ``images_hash`` is that of sorted name + NUL + bytes of every image, one after the other.
+    ``tiles`` is what the files of tiles begin with that are cut here.
     """
 
     name: str
@@ -26,11 +28,12 @@ class DataSet:
     train_hash: str = ""
     val_hash: str = ""
     images_hash: str = ""
+    tiles: Path | None = None
 
     def files(self, data: Path | None) -> list[str]:
         """The arguments of train_net.py that say where the set is; ``data`` is the folder given with --data."""
-        if self.group == "trees":
-            parts = {part: TILES / f"{self.name.removeprefix('trees_')}_{part}" for part in ("train", "val")}
+        if self.tiles:
+            parts = {part: self.tiles.with_name(f"{self.tiles.name}_{part}") for part in ("train", "val")}
             jsons = {part: folder.with_name(f"{folder.name}.json") for part, folder in parts.items()}
         else:
             parts = dict.fromkeys(("train", "val"), _folder(self, data) / "images")
@@ -43,7 +46,7 @@ class DataSet:
 
     def check(self, data: Path | None) -> None:
         """Stops where a file of the set is absent or is not the one that the results were made with."""
-        if self.group == "trees":
+        if self.tiles:
             return  # the wheel that they are cut from is checked when it is fetched
         folder = _folder(self, data)
         for name, wanted in (
@@ -101,8 +104,10 @@ _ALL = [
         "9592fa71f7c5e43853926bfc4ae311e99006a677ec6814eaa9a563a56246d2a3",
         "d9b08a102019795079db4fc186969bf28fa291325d5484a70c80d7239bf86fdc",
     ),
-    DataSet("trees_fold0", "trees", QUICKSTART),
-    DataSet("trees_fold1", "trees", QUICKSTART),
+    DataSet("trees_fold0", "trees", QUICKSTART, tiles=TILES / "fold0"),
+    DataSet("trees_fold1", "trees", QUICKSTART, tiles=TILES / "fold1"),
+    # what `make quickstart` trains and evaluates on: most of one of these photographs, and its last strip
+    DataSet("quickstart", "quickstart", QUICKSTART, tiles=CACHE / "quickstart" / "trees"),
 ]
 SETS = {dataset.name: dataset for dataset in _ALL}
 GROUPS = {group: [d.name for d in _ALL if d.group == group] for group in dict.fromkeys(d.group for d in _ALL)}

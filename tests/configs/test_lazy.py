@@ -26,7 +26,7 @@ def test_those_of_the_issue_are_there():
     assert {f"libra_{kind}_R_50_FPN_1x.py" for kind in ("faster_rcnn", "mask_rcnn", "cascade_rcnn", "retinanet")} <= {
         *FILES
     }
-    fine_tuning = {f"finetune/{path.stem}.py" for path in (config_folder() / "finetune").glob("*.yaml")}
+    fine_tuning = {f"finetune/{path.stem}.py" for path in (config_folder() / "finetune").glob("libra_*.yaml")}
     assert fine_tuning <= set(FILES)
 
 

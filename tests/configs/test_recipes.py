@@ -58,9 +58,24 @@ def test_a_config_is_detectron2s_but_for_what_makes_it_libra(name):
     assert {key.removeprefix("MODEL.") for key in difference(cfg, other)} <= parts
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "finetune").iterdir()), ids=lambda path: path.stem)
-def test_fine_tuning_starts_from_the_zoos_model_of_that_name(path):
-    weights = load(path).MODEL.WEIGHTS
+LIBRA_OFF = {"SAMPLER.POSITIVE", "SAMPLER.NEGATIVE", "RPN.NEG_POS_UB", "RPN.NORMALIZER", "BFP.ENABLED", "BFP.INIT"}
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "finetune").glob("libra_*")), ids=lambda path: path.stem)
+def test_fine_tuning_is_the_zoos_recipe_of_that_name_with_balanced_l1_and_starts_from_its_model(path):
+    cfg, other = load(path), libra_d2.get_cfg()
     known = model_zoo.model_zoo._ModelZooUrls.CONFIG_PATH_TO_URL_SUFFIX
-    (config,) = [config for config, url in known.items() if weights == f"detectron2://{config}/{url}"]
+    (config,) = [config for config, url in known.items() if cfg.MODEL.WEIGHTS == f"detectron2://{config}/{url}"]
     assert {*path.stem.split("_")} - {"libra", "1x"} <= {*re.split("[_/]", config)}
+    other.merge_from_file(model_zoo.get_config_file(f"{config}.yaml"))
+    changed = {
+        key.removeprefix("MODEL.") for key in difference(cfg, other) if not key.startswith(("SOLVER.", "MODEL.WEIGHTS"))
+    }
+    classes = {"META_ARCHITECTURE", "PROPOSAL_GENERATOR.NAME", "ROI_HEADS.NAME"}
+    of_libra = {key.removeprefix("LIBRA.") for key in changed if key.startswith("LIBRA.")}
+    if "retinanet" in path.stem:
+        assert of_libra == {"BALANCED_L1.BETA", "BFP.ENABLED", "BFP.INIT"}
+    else:
+        assert of_libra == LIBRA_OFF
+    (loss,) = {key for key in changed if not key.startswith("LIBRA.")} - classes
+    assert loss.endswith("BBOX_REG_LOSS_TYPE")

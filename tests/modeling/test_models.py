@@ -59,8 +59,8 @@ def test_batch_without_any_object_trains(architecture):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("suffix", ["pth", "pkl"])
-def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suffix, tmp_path):
+@pytest.mark.parametrize(("suffix", "pyramid"), [("pth", True), ("pkl", True), ("pth", False)])
+def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suffix, pyramid, tmp_path):
     torch.manual_seed(1)
     plain = build_model(detectron2_cfg(architecture)).eval()
     state = plain.state_dict()
@@ -72,8 +72,9 @@ def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suff
         path.write_bytes(pickle.dumps({"model": numpy_state, "__author__": "Detectron2 Model Zoo"}))
 
     torch.manual_seed(2)
-    libra = build_model(small_cfg(small_config_name(architecture, "finetune/"))).eval()
-    assert isinstance(libra.backbone, BalancedFeaturePyramid)
+    cfg = small_cfg(small_config_name(architecture, "finetune/"), "MODEL.LIBRA.BFP.ENABLED", pyramid)
+    libra = build_model(cfg).eval()
+    assert isinstance(libra.backbone, BalancedFeaturePyramid) == pyramid
     DetectionCheckpointer(libra).load(str(path))
     for theirs, ours in zip(plain(batch()), libra(batch()), strict=True):
         theirs, ours = theirs["instances"].get_fields(), ours["instances"].get_fields()

@@ -1,4 +1,5 @@
-from ..libra_faster_rcnn_R_50_FPN_1x import model
+from ..common.libra import without_masks
+from .libra_mask_rcnn_R_50_FPN_1x import model
 
 recipe = "finetune/libra_faster_rcnn_R_50_FPN_1x.yaml"
-model.backbone.init = "identity"  # start exactly at the checkpoint's own detections
+without_masks(model)

@@ -1,4 +1,4 @@
 from .libra_retinanet_R_50_FPN_1x import model
 
 recipe = "finetune/libra_retinanet_R_101_FPN_1x.yaml"
-model.backbone.bottom_up.bottom_up.stages.depth = 101
+model.backbone.bottom_up.stages.depth = 101
