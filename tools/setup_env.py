@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -72,7 +73,8 @@ class Environment:
         hint = f"Wheels put into {BY_HAND} by hand are found, too."
         with self.step("requirements", [*wanted, *alone, constraints.read_text(), str(self.host_torch)]) as needed:
             if needed:
-                say("installing the requirements (torch is large: some minutes on a slow line)")
+                free = shutil.disk_usage(ROOT).free / 2**30
+                say(f"installing the requirements: PyTorch for CUDA takes 6 GiB, and {free:.0f} are free on this disk")
                 self.pip("install", *options, *wanted, hint=hint)
                 if alone:
                     self.pip("install", "--no-deps", *options, *alone, hint=hint)
