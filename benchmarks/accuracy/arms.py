@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import screening
+import screens
 from changes import (
     AGNOSTIC_BOXES,
     BALANCED_L1,
@@ -96,4 +96,4 @@ CAUSES = {
     "libra_random_positives": [*LIBRA, f"{_SAMPLER}.POSITIVE", "random"],
     "libra_random_negatives": [*LIBRA, f"{_SAMPLER}.NEGATIVE", "random"],
 }
-ARMS = PARTS | CAUSES | screening.arms(BASELINE)
+ARMS = PARTS | CAUSES | screens.arms(BASELINE)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import screening
+import screens
 from arms import ARMS, CAUSES, PARTS
 from sets import GROUPS, ROOT, SETS
 
@@ -94,12 +94,12 @@ def cause_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:
 
 
 def screen_jobs(protocol: str, cell: Cell | None = None, screen: str = "screen") -> list[Job]:
-    """The runs of a screen (screening.py), set by set, with the first search seed; every other set is turned round."""
+    """The runs of a screen (screens.py), set by set, with the first search seed; every other set is turned round."""
     rate, iterations = cell or PROTOCOLS[protocol].search[0]
     return [
-        Job(name, protocol, screening.name_of(screen, on), rate, iterations, SEARCH_SEEDS[0])
+        Job(name, protocol, screens.name_of(screen, on), rate, iterations, SEARCH_SEEDS[0])
         for place, name in enumerate(PROTOCOLS[protocol].sets)
-        for on in screening.design(screen, turned=place % 2 == 1)
+        for on in screens.design(screen, turned=place % 2 == 1)
     ]
 
 

@@ -3,7 +3,7 @@
     python benchmarks/accuracy/run.py --data DIR [--workers 2] [--minutes 90] [--only facemask imagenet seed1 ...]
 
 --data has coco_person/, facemask/ and deeppcb/ below it (README.md says where to get them). --what chooses between the
-test seeds, single changes on the search seeds, many of them at once (the two screens of screening.py), the search, and
+test seeds, single changes on the search seeds, many of them at once (the screens of screens.py), the search, and
 the long training of the second protocol's detector.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import folds
 import jobs
-import screening
+import screens
 from arms import PARTS
 from jobs import OUTPUT, Job
 from results import METRICS, Result, append, read, remaining
@@ -37,7 +37,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THR
 LISTS = {
     "test": jobs.final_jobs,
     "causes": jobs.cause_jobs,
-    **{name: functools.partial(jobs.screen_jobs, screen=name) for name in screening.SCREENS},
+    **{name: functools.partial(jobs.screen_jobs, screen=name) for name in screens.SCREENS},
     "search": jobs.search_jobs,
 }
 lock = threading.Lock()

@@ -164,7 +164,7 @@ def test_single_changes_and_searches_never_see_a_test_seed(accuracy):
     jobs, arms = accuracy("jobs"), accuracy("arms")
     for protocol in jobs.PROTOCOLS:
         exploring = [*jobs.cause_jobs(protocol), *jobs.search_jobs(protocol)]
-        exploring += [job for name in accuracy("screening").SCREENS for job in jobs.screen_jobs(protocol, screen=name)]
+        exploring += [job for name in accuracy("screens").SCREENS for job in jobs.screen_jobs(protocol, screen=name)]
         final = jobs.final_jobs(protocol)
         assert not {job.seed for job in exploring} & {job.seed for job in final}
         assert len({job.seed for job in final}) == 5
