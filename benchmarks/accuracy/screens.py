@@ -2,8 +2,8 @@
 
 Fractional factorials (Box, Hunter and Hunter, "Statistics for Experimenters", chapter 6): eight runs a set for seven
 factors, every factor on in four of them, every pair of factors balanced. One change at a time would need four times as
-many runs for the same standard error. Every other set has all levels turned round, so that, taken together, no factor is
-mixed up with the joint effect of two others, as far as the sets agree. screening.py has the results.
+many runs for the same standard error. Every other set has all levels turned round, so that, taken together, no factor
+is mixed up with the joint effect of two others, as far as the sets agree. screening.py has the results.
 """
 
 from __future__ import annotations
