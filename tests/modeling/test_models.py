@@ -11,6 +11,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 import libra_d2
+from libra_d2.checkpoint import LibraCheckpointer
 from libra_d2.modeling import BalancedFeaturePyramid
 from tests.modeling.builders import ARCHITECTURES, batch, random_boxes, small_cfg, small_config_name
 
@@ -83,6 +84,25 @@ def test_fine_tuning_starts_at_the_checkpoints_own_detections(architecture, suff
         for name in theirs:
             a, b = (getattr(fields[name], "tensor", fields[name]) for fields in (theirs, ours))
             assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_detectron2_takes_the_model_that_fine_tuning_leaves(architecture, tmp_path):
+    """The recommended recipe changes what is trained, not the detector."""
+    torch.manual_seed(1)
+    trained = build_model(small_cfg(small_config_name(architecture, "finetune/"))).eval()
+    checkpointer = LibraCheckpointer(trained, str(tmp_path))
+    checkpointer.class_names = list("abcde")
+    checkpointer.save("model")
+
+    torch.manual_seed(2)
+    plain = build_model(detectron2_cfg(architecture)).eval()
+    DetectionCheckpointer(plain).load(str(tmp_path / "model.pth"))
+    for ours, theirs in zip(trained(batch()), plain(batch()), strict=True):
+        ours, theirs = ours["instances"], theirs["instances"]
+        assert len(ours) > 0
+        assert torch.equal(ours.pred_boxes.tensor, theirs.pred_boxes.tensor)
+        assert torch.equal(ours.scores, theirs.scores)
 
 
 @pytest.mark.parametrize(
