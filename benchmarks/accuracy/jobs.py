@@ -38,7 +38,7 @@ class Protocol:
 DETECTOR_SET, DETECTOR_CELL, DETECTOR_SEED = "coco_person", (0.0005, 6000), 1
 DETECTOR = OUTPUT / "detector" / "model_final.pth"
 
-# The quickstart's strip has trees that the folds have, too
+# faces, boards, persons and trees; the quickstart's strip has trees that the folds have, too
 _FOUR = tuple(name for name in SETS if name != "quickstart")
 PROTOCOLS = {
     protocol.name: protocol
