@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from detectron2.modeling import build_model
 from PIL import Image
+
+from libra_d2.config.files import load_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/quickstart/libra_faster_rcnn_trees.yaml"
@@ -76,5 +79,17 @@ def test_its_pictures_are_drawn(trained):
     for name in ("balance", "balanced_l1"):
         assert Image.open(output / "pictures" / f"{name}.png").size[0] > 1000
         assert len(list(csv.reader((output / "pictures" / f"{name}.csv").open()))) > 10
+    assert not (output / "pictures" / "levels.png").exists()  # the recipe has no balanced pyramid
     _run(*plot, "detections", *config, "--output", output / "detections.png", *opts)
     assert Image.open(output / "detections.png").size[0] > 500
+
+
+def test_what_a_balanced_pyramid_adds_is_drawn_where_there_is_one(trained):
+    output, *_ = trained
+    pyramid = ["MODEL.LIBRA.BFP.ENABLED", "True"]
+    model = build_model(load_config(str(output / "config.yaml"), pyramid))
+    torch.save({"model": model.state_dict()}, output / "pyramid.pth")
+    given = ["--config-file", output / "config.yaml", "--output", output / "with_pyramid", "--max-images", 1]
+    _run("-m", "libra_d2.cli", "plot", "balance", *given, "MODEL.WEIGHTS", output / "pyramid.pth", *pyramid)
+    assert Image.open(output / "with_pyramid" / "levels.png").size[0] > 500
+    assert len(list(csv.reader((output / "with_pyramid" / "levels.csv").open()))) > 5
