@@ -1,6 +1,7 @@
 """The balanced pyramid beside one with the softmax written out: time and memory beyond outputs, as Markdown tables.
 
 python benchmarks/bm_bfp.py [--part time memory] [--seconds 8]
+python benchmarks/bm_bfp.py --device cuda [--amp]
 python benchmarks/bm_bfp.py --quick    # small levels
 
 One image of R50-FPN and one of the quickstart, from the levels of FPN on. The rival computes as MMDetection's BFP does:
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from levels import Levels, random_levels
-from side_by_side import machine, markdown, median_ms, mib_beyond_outputs, progress
+from side_by_side import cuda_mib_beyond_outputs, machine, markdown, median_ms, mib_beyond_outputs, progress
 
 from libra_d2.modeling import BalancedFeaturePyramid
 from libra_d2.modeling.backbone.refine import REFINES
@@ -55,24 +56,27 @@ class WrittenOut(BalancedFeaturePyramid):
         return x + self.refine.conv_out(mixed)
 
 
-def rivals(height: int, width: int, channels: int, direction: str) -> dict[str, Callable[[], object]]:
-    """What to call, by name; the non-local block comes first."""
-    generator = torch.Generator().manual_seed(0)
-    features, gradients = (random_levels(1, channels, height, width, generator=generator) for _ in range(2))
+def rivals(
+    height: int, width: int, channels: int, direction: str, device: str = "cpu", amp: bool = False
+) -> dict[str, Callable[[], object]]:
+    """What to call, by name; the non-local block comes first. A call ends when the GPU has done it."""
+    options = {"generator": torch.Generator(device).manual_seed(0), "device": device}
+    features, gradients = (random_levels(1, channels, height, width, **options) for _ in range(2))
     runs = {}
     for name in ("non_local", RIVAL, *(name for name in REFINES if name != "non_local")):
         torch.manual_seed(0)
         kind, refine = (WrittenOut, "non_local") if name == RIVAL else (BalancedFeaturePyramid, name)
-        pyramid = kind(Levels(channels), refine_type=refine)
-        runs[name] = _trained(pyramid, features, gradients) if direction == PASSES[1] else _used(pyramid, features)
+        pyramid = kind(Levels(channels), refine_type=refine).to(device)
+        run = _trained(pyramid, features, gradients) if direction == PASSES[1] else _used(pyramid, features)
+        runs[name] = _waited_for(run, device, amp)
     return runs
 
 
 def _used(pyramid, features):
     pyramid.eval()
 
-    def run():
-        with torch.no_grad():
+    def run(precision):
+        with torch.no_grad(), precision:
             return pyramid(features)
 
     return run
@@ -82,18 +86,29 @@ def _trained(pyramid, features, gradients):
     features = {name: level.clone().requires_grad_() for name, level in features.items()}
     inputs = [*features.values(), *pyramid.parameters()]
 
-    def run():
-        scattered = pyramid(features)
+    def run(precision):
+        with precision:
+            scattered = pyramid(features)
         return scattered, torch.autograd.grad(list(scattered.values()), inputs, list(gradients.values()))
 
     return run
 
 
-def table(pictures: dict, unit: str, threads: list[int], measure: Callable[[dict], dict[str, float]]) -> str:
-    rows = []
+def _waited_for(run, device, amp):
+    def waited_for():
+        result = run(torch.autocast(device, enabled=amp))
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return result
+
+    return waited_for
+
+
+def table(pictures: dict, unit: str, args: argparse.Namespace, measure: Callable[[dict], dict[str, float]]) -> str:
+    rows, threads = [], args.threads if unit == "ms" and args.device == "cpu" else [1]
     for picture, size in pictures.items():
         for direction in PASSES:
-            runs = rivals(*size, direction)
+            runs = rivals(*size, direction, args.device, args.amp)
             for count in threads:
                 progress(f"{unit}: {picture}, {direction}, {count} thread(s)")
                 torch.set_num_threads(count)
@@ -108,17 +123,20 @@ def table(pictures: dict, unit: str, threads: list[int], measure: Callable[[dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=["time", "memory"], default=["time", "memory"])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the CPU")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--amp", action="store_true", help="mixed precision")
     parser.add_argument("--seconds", type=float, default=8.0, help="for each row (%(default)g)")
     parser.add_argument("--quick", action="store_true", help="small levels and little time, to see that it runs")
     args = parser.parse_args()
     pictures, seconds = (SMALL, 0.2) if args.quick else (PICTURES, args.seconds)
-    print(machine(), "\n")
+    print(machine(args.device), "mixed precision\n" if args.amp else "float32\n", sep=", ")
     if "time" in args.part:
-        print(table(pictures, "ms", args.threads, lambda runs: median_ms(runs, seconds)), "\n")
+        print(table(pictures, "ms", args, lambda runs: median_ms(runs, seconds)), "\n")
     if "memory" in args.part:
-        beyond = "MiB beyond outputs"
-        print(table(pictures, beyond, [1], lambda runs: {name: mib_beyond_outputs(run) for name, run in runs.items()}))
+        weigh = mib_beyond_outputs if args.device == "cpu" else cuda_mib_beyond_outputs
+        unit = "MiB beyond outputs"
+        print(table(pictures, unit, args, lambda runs: {name: weigh(run) for name, run in runs.items()}))
 
 
 if __name__ == "__main__":

@@ -66,6 +66,18 @@ def mib_beyond_outputs(run: Callable[[], object]) -> float:
     return (peak - held) / 2**20
 
 
+def cuda_mib_beyond_outputs(run: Callable[[], object]) -> float:
+    """The same of torch's allocator on a GPU."""
+    import torch
+
+    run()
+    torch.cuda.reset_peak_memory_stats()
+    result = run()
+    beyond = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+    del result
+    return beyond / 2**20
+
+
 def weigh(script: str, rival: str, num_gts: int) -> float:
     """What ``script --weigh rival num_gts`` prints: :func:`peak_mib` in a process of its own.
 

@@ -40,18 +40,21 @@ DETECTOR = OUTPUT / "detector" / "model_final.pth"
 
 # faces, boards, persons and trees; the quickstart's strip has trees that the folds have, too
 _FOUR = tuple(name for name in SETS if name != "quickstart")
+_UNSEEN = tuple(name for name in _FOUR if name != DETECTOR_SET)
+_EIGHT = ("SOLVER.IMS_PER_BATCH", "8")
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         Protocol("imagenet", _FOUR, ((0.0005, 600), (0.001, 600), (0.0005, 1200), (0.001, 1200))),
         Protocol(
             "detector",
-            tuple(name for name in _FOUR if name != DETECTOR_SET),
+            _UNSEEN,
             ((0.0005, 600), (0.0002, 600), (0.0005, 1200), (0.0002, 1200)),
             str(DETECTOR.relative_to(ROOT)),
         ),
         # For a GPU, which is hardly busy with two such images: four times as many an iteration
-        Protocol("batch8", _FOUR, ((0.001, 450),), others=("SOLVER.IMS_PER_BATCH", "8")),
+        Protocol("batch8", _FOUR, ((0.001, 450),), others=_EIGHT),
+        Protocol("detector_batch8", _UNSEEN, ((0.001, 450),), str(DETECTOR.relative_to(ROOT)), _EIGHT),
         # `make quickstart`, with other seeds and arms
         Protocol("quickstart", ("quickstart",), ((0.0005, 800),)),
     )

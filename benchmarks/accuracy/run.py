@@ -70,9 +70,10 @@ def main() -> None:
         listed = functools.partial(listed, cell=jobs.cell_of(args.cell))
     todo = [job for protocol in jobs.PROTOCOLS for job in listed(protocol)]
     todo = list(remaining(jobs.only(todo, args.only), read()))
-    if any(job.protocol == "detector" for job in todo) and not jobs.DETECTOR.exists():
-        print(f"{jobs.DETECTOR}: not there yet, so its protocol has to wait; --what detector trains it", flush=True)
-        todo = [job for job in todo if job.protocol != "detector"]
+    waiting = [job for job in todo if jobs.PROTOCOLS[job.protocol].weights]
+    if waiting and not jobs.DETECTOR.exists():
+        print(f"{jobs.DETECTOR}: not there yet, so its protocols have to wait; --what detector trains it", flush=True)
+        todo = [job for job in todo if job not in waiting]
     prepare({job.set for job in todo}, args.data)
     with ThreadPoolExecutor(args.workers) as pool:
         for running in [pool.submit(train_one, job, args.data, deadline, args.checkpoint_period) for job in todo]:
