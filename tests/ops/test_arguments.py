@@ -133,7 +133,7 @@ def test_bad_argument(backend, op, change, error, message):
         with pytest.raises(error) as raised:
             function(**{**good, **change})
     assert str(raised.value).startswith(f"{op}: expected ")
-    if backend == "cuda":
+    if backend == "cuda" and op != "batched_iou":  # which checks before the backend has moved anything
         message = message.replace(" on cpu", " on cuda:0")
     assert message in str(raised.value)
 
