@@ -6,12 +6,17 @@ import screens
 from changes import (
     AGNOSTIC_BOXES,
     BALANCED_L1,
+    CLASS_WEIGHTS,
     FEW_PROPOSALS,
+    FLOOR,
+    FOCAL,
     GATED_PYRAMID,
+    GIOU,
     HALF_WEIGHT,
     NEGATIVES,
     PISA,
     POSITIVES,
+    REPEATED,
     RPN_LIMITED,
     RPN_PLAIN,
     SEESAW,
@@ -22,7 +27,6 @@ _SAMPLER, _BFP, _RPN, _BOX = (f"MODEL.{part}" for part in ("LIBRA.SAMPLER", "LIB
 SAMPLING = POSITIVES + NEGATIVES
 BFP = [f"{_BFP}.ENABLED", "True", f"{_BFP}.REFINE_TYPE", "non_local"]
 INTEGRATE = [*BFP, f"{_BFP}.REFINE_TYPE", "none"]
-REPEATED = ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD", "0.3"]
 FEW_BOXES = ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "32"]
 # Our classes with all three parts off, but the RPN of the authors' recipe; a pyramid that is added begins as theirs
 BASELINE = [f"{_SAMPLER}.POSITIVE", "random", f"{_SAMPLER}.NEGATIVE", "random", *RPN_LIMITED]
@@ -65,7 +69,7 @@ CAUSES = {
     # the picks
     "positives": BASELINE + POSITIVES,
     "negatives": BASELINE + NEGATIVES,
-    "sampling_floor": [*BASELINE, *SAMPLING, f"{_SAMPLER}.FLOOR_THR", "0.1", f"{_SAMPLER}.FLOOR_FRACTION", "0.5"],
+    "sampling_floor": BASELINE + SAMPLING + FLOOR,
     # where sampling has more to choose from: a quarter of the boxes
     "few_baseline": [*BASELINE, *FEW_BOXES],
     "few_sampling": [*BASELINE, *SAMPLING, *FEW_BOXES],
@@ -83,10 +87,11 @@ CAUSES = {
     "balanced_l1_gamma_1": [*BASELINE, *BALANCED_L1, "MODEL.LIBRA.BALANCED_L1.GAMMA", "1.0"],
     # rivals, ours and Detectron2's own
     "pisa": BASELINE + PISA,
-    "focal": [*BASELINE, "MODEL.LIBRA.CLASS_LOSS.NAME", "focal"],
+    "focal": BASELINE + FOCAL,
+    "class_weights": BASELINE + CLASS_WEIGHTS,
     "seesaw": BASELINE + SEESAW,
-    "giou": [*BASELINE, f"{_BOX}.BBOX_REG_LOSS_TYPE", "giou"],
-    "repeat_factor": [*BASELINE, *REPEATED],
+    "giou": BASELINE + GIOU,
+    "repeat_factor": BASELINE + REPEATED,
     "agnostic_boxes": [*BASELINE, *RPN_PLAIN, *AGNOSTIC_BOXES],
     # together
     "integrate_balanced_l1": BASELINE + INTEGRATE + BALANCED_L1,

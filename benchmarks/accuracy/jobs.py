@@ -8,6 +8,7 @@ from itertools import product
 
 import screens
 from arms import ARMS, CAUSES, PARTS
+from changes import OF_THE_SET
 from sets import GROUPS, ROOT, SETS
 
 OUTPUT = ROOT / "output" / "accuracy"
@@ -82,7 +83,8 @@ class Job:
     def opts(self) -> list[str]:
         """``KEY VALUE`` pairs that turn the set's recipe into this job."""
         solver = ["SOLVER.BASE_LR", str(self.learning_rate), "SOLVER.MAX_ITER", str(self.iterations)]
-        return [*ARMS[self.arm], *PROTOCOLS[self.protocol].opts(), *solver, "SEED", str(self.seed)]
+        arm = [SETS[self.set].class_weights if value == OF_THE_SET else value for value in ARMS[self.arm]]
+        return [*arm, *PROTOCOLS[self.protocol].opts(), *solver, "SEED", str(self.seed)]
 
 
 def final_jobs(protocol: str, cell: Cell | None = None) -> list[Job]:

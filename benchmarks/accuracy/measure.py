@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from arms import ARMS
+from changes import OF_THE_SET
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.data.datasets import load_coco_json
@@ -61,7 +62,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of a job: config.yaml and its checkpoints")
     parser.add_argument("--images", type=int, default=40, help="how many, in batches of two")
     parser.add_argument(
-        "--as", dest="arm", choices=ARMS, help="measure the weights as another arm would start from them"
+        "--as",
+        dest="arm",
+        choices=[arm for arm, opts in ARMS.items() if OF_THE_SET not in opts],
+        help="measure the weights as another arm would start from them",
     )
     args = parser.parse_args()
     if not (args.folder / "config.yaml").exists():

@@ -14,14 +14,20 @@ from itertools import product
 from changes import (
     AGNOSTIC_BOXES,
     BALANCED_L1,
+    CLASS_WEIGHTS,
     DOUBLE_WEIGHT,
     FEW_PROPOSALS,
+    FLOOR,
+    FOCAL,
     GATED_PYRAMID,
+    GIOU,
     HALF_WEIGHT,
     MANY_PROPOSALS,
+    MMDET_PYRAMID,
     NEGATIVES,
     PISA,
     POSITIVES,
+    REPEATED,
     RPN_LIMITED,
     RPN_PLAIN,
     SEESAW,
@@ -58,6 +64,16 @@ SCREENS: dict[str, Factors] = {
         "pyramid": ([], GATED_PYRAMID),
         "pisa": ([], PISA),
         "agnostic_boxes": ([], AGNOSTIC_BOXES),
+    },
+    # What users ask for beside Libra, and two of its parts in another form; the first one sets Detectron2's RPN as well
+    "rivals": {
+        "focal": (RPN_PLAIN, RPN_PLAIN + FOCAL),
+        "class_weights": ([], CLASS_WEIGHTS),
+        "giou": ([], GIOU),
+        "repeat_factor": ([], REPEATED),
+        "pisa": ([], PISA),
+        "floor": ([], NEGATIVES + FLOOR),
+        "mmdet_pyramid": ([], MMDET_PYRAMID),
     },
 }
 

@@ -18,7 +18,8 @@ class DataSet:
     """A training and a validation half; ``group`` is the set in the tables, which may be evaluated in several folds.
 
     The hashes are sha256; ``images_hash`` is that of sorted name + NUL + bytes of every image, one after the other.
-    ``tiles`` is what the files of tiles begin with that are cut here.
+    ``tiles`` is what the files of tiles begin with that are cut here. ``class_weights`` are inverse to the square root
+    of a class's share of the training boxes, 1 in the mean of the boxes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class DataSet:
     val_hash: str = ""
     images_hash: str = ""
     tiles: Path | None = None
+    class_weights: str = "[1.0]"
 
     def files(self, data: Path | None) -> list[str]:
         """The arguments of train_net.py that say where the set is; ``data`` is the folder given with --data."""
@@ -85,6 +87,7 @@ _ALL = [
         "4d5b39c9c03822afd0583bd6dc019ecb0160fa69627243469267c6919b859731",
         "b08ddb5d5e756271c4f3b60b165ed10e8b12e161df8ec187b6fcb445fc8354b0",
         "d262751e8120769ac912005fc352afe4542dcc403f93869927eb90d0768a2b89",
+        class_weights="[3.68, 0.75, 1.58]",
     ),
     DataSet(
         "deeppcb",
@@ -94,6 +97,7 @@ _ALL = [
         "d272e14b03e9e823cca59e0bb2a2eda1938687891e554eb265cda0956e5adb9a",
         "3636b3c0773e19685f124eb38f635f31c06a2cb282fbab34e7b97aa66e939ac2",
         "4329d1bcdbd08a646bddc0d6a7c230f7e2a1aa891f08b42821c177f3ef781e5e",
+        class_weights="[0.95, 1.06, 0.91, 1.0, 1.07, 1.06]",
     ),
     DataSet(
         "coco_person",

@@ -66,6 +66,7 @@ CHANGES = {  # arm: (the arm that it is compared with, what differs)
     "balanced_l1_gamma_1": ("balanced_l1", {"LIBRA.BALANCED_L1.GAMMA"}),
     "pisa": ("baseline", {"LIBRA.PISA.ENABLED"}),
     "focal": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
+    "class_weights": ("baseline", {"LIBRA.CLASS_LOSS.WEIGHTS"}),
     "seesaw": ("baseline", {"LIBRA.CLASS_LOSS.NAME"}),
     "giou": ("baseline", {"ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE"}),
     "repeat_factor": ("baseline", {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"}),
@@ -116,7 +117,17 @@ def test_every_cause_is_one_change(accuracy):
     arms = accuracy("arms")
     assert set(CHANGES) == set(arms.CAUSES)
     for arm, (other, keys) in CHANGES.items():
-        assert changed(load(arms.ARMS[arm]), load(arms.ARMS[other])) == keys, arm
+        jobs = (accuracy("jobs").Job("facemask", "imagenet", name, 0.001, 70, 5) for name in (arm, other))
+        assert changed(*(load(job.opts()) for job in jobs)) == keys, arm
+
+
+def test_a_set_has_a_weight_for_each_class(accuracy):
+    classes = {r.set: len(r.classes.split()) for r in accuracy("results").read() if r.classes not in ("", "nan")}
+    assert classes["facemask"] == 3
+    for name, count in classes.items():
+        opts = accuracy("jobs").Job(name, "imagenet", "class_weights", 0.001, 70, 5).opts()
+        weights = load([*opts, "MODEL.ROI_HEADS.NUM_CLASSES", count]).MODEL.LIBRA.CLASS_LOSS.WEIGHTS
+        assert len(weights) == count
 
 
 def test_nothing_of_libra_trains_in_the_arm_of_detectron2(accuracy):
@@ -155,9 +166,11 @@ def test_the_second_protocol_starts_from_the_detector_and_leaves_its_set_out(acc
     opts = jobs.Job("facemask", "detector", "baseline", 0.001, 70, 5).opts()
     assert opts[opts.index("MODEL.WEIGHTS") + 1] == "output/accuracy/detector/model_final.pth"
     assert "MODEL.WEIGHTS" not in jobs.Job("facemask", "imagenet", "baseline", 0.001, 70, 5).opts()
-    assert {job.set for job in jobs.final_jobs("imagenet")} - {job.set for job in jobs.final_jobs("detector")} == {
-        "coco_person"
-    }
+    imagenet, detector, eight = (
+        {job.set for job in jobs.final_jobs(name)} for name in ("imagenet", "detector", "detector_batch8")
+    )
+    assert imagenet - detector == {"coco_person"}
+    assert detector == eight
 
 
 def test_single_changes_and_searches_never_see_a_test_seed(accuracy):

@@ -55,7 +55,7 @@ def test_the_last_evaluation_of_each_job_is_written_down_once(start, tmp_path, c
     folder = tmp_path / "output" / results[0].job().name
     assert (folder / "threads").read_text() == "1"
     assert not (folder / "model_final.pth").exists()
-    assert "so its protocol has to wait" in capsys.readouterr().out
+    assert "so its protocols have to wait" in capsys.readouterr().out
 
 
 def test_a_run_that_fails_is_named_and_does_not_stop_the_others(start, tmp_path):

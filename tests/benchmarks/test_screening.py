@@ -16,7 +16,7 @@ def screening(accuracy):
     return accuracy("screening")
 
 
-@pytest.mark.parametrize("screen", ["screen", "second", "third"])
+@pytest.mark.parametrize("screen", ["screen", "second", "third", "rivals"])
 @pytest.mark.parametrize("turned", [False, True])
 def test_every_pair_of_factors_is_seen_at_each_combination_of_levels_equally_often(screens, screen, turned):
     runs = screens.design(screen, turned)
@@ -54,7 +54,7 @@ def test_no_factor_is_mixed_up_with_two_others_once_both_designs_are_run(screeni
     assert all(abs(effect) < 1e-9 for effect, *_ in screening.effects(rows, factors).values())
 
 
-@pytest.mark.parametrize("screen", ["screen", "second", "third"])
+@pytest.mark.parametrize("screen", ["screen", "second", "third", "rivals"])
 def test_the_sets_take_the_designs_in_turn(accuracy, screens, screen):
     runs = accuracy("jobs").screen_jobs("imagenet", screen=screen)
     for name, turned in (("facemask", False), ("deeppcb", True)):
