@@ -21,6 +21,7 @@ from PIL import Image
 
 from libra_d2.checks import UserError
 from libra_d2.data.class_names import thing_classes
+from libra_d2.engine.freed_memory import keep_freed_memory
 from libra_d2.engine.launch import launch
 from libra_d2.engine.output_dir import log_to_terminal, make_output
 from libra_d2.engine.setup import add_tile_arguments, setup
@@ -83,6 +84,7 @@ def run(args) -> int:
 
 def _on_each_rank(args, cfg: CfgNode, inputs: list, names: list[str], faults: list) -> None:
     """Predicts on this rank's share, and writes the results of all; ``faults`` of all are known to the main one."""
+    keep_freed_memory(cfg)
     predictor, metadata = build_predictor(cfg), metadata_of(cfg)
     is_folder = os.path.isdir(args.output)
     share = slice(comm.get_rank(), None, comm.get_world_size())

@@ -23,6 +23,7 @@ from detectron2.utils.logger import setup_logger
 from libra_d2.engine.agreement import check_agreement
 from libra_d2.engine.batch_scaling import changes, scaled
 from libra_d2.engine.check_run import check_run
+from libra_d2.engine.freed_memory import keep_freed_memory
 from libra_d2.engine.launch import launch
 from libra_d2.engine.output_dir import output_dir, show_tracebacks
 from libra_d2.engine.setup import enter_process, setup
@@ -81,6 +82,7 @@ def start(args, cfg: CfgNode) -> int:
 def _on_each_rank(args, cfg):
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // args.num_gpus))
+    keep_freed_memory(cfg)
     enter_process(cfg)
     world_size, given = comm.get_world_size(), cfg
     if not args.eval_only:

@@ -169,6 +169,15 @@ GROUPS: dict[str, tuple[Key, ...]] = {
         Key("MODEL.LIBRA.TILES.SIZE", 0, "Side of a tile in pixels of the image; 0: whole images."),
         Key("MODEL.LIBRA.TILES.OVERLAP", 0.2, "What a tile shares with the next, as a part of its side."),
     ),
+    "On a CPU": (
+        Key(
+            "MODEL.LIBRA.KEEP_FREED_MEMORY",
+            True,
+            "Where `MODEL.DEVICE` is `cpu`, `train`, `eval` and `predict` keep the memory that torch frees, instead of "
+            "giving it to the kernel and getting it back (Linux with glibc): faster, but training may hold up to 1.4 "
+            "times as much.",
+        ),
+    ),
     "LazyConfig: `--config-file FILE.py` fills these in": (
         Key(
             "MODEL.LIBRA.LAZY.FILE",

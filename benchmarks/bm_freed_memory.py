@@ -1,0 +1,109 @@
+"""MODEL.LIBRA.KEEP_FREED_MEMORY on and off, on a CPU: seconds and the most memory that the process held, as a table.
+
+python benchmarks/bm_freed_memory.py [--turns 3] [--kind "R50-FPN, recommended" quickstart]
+python benchmarks/bm_freed_memory.py --quick    # few small images, to see that it runs
+
+Random weights and sizes: shorter sides of 480 to 800 px as in Detectron2's training, other kinds in proportion; two
+images a training step, one a prediction. What malloc was told holds for a process, so each cell is one of its own; on
+and off take turns. Set OMP_NUM_THREADS for the number of threads. Takes ten minutes with two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from detectors import CONFIGS, SIZES, build, config, picture
+from detectron2.utils.events import EventStorage
+from side_by_side import machine, markdown, progress
+
+from libra_d2.engine.freed_memory import keep_freed_memory
+
+WORK = {"training step": 2, "prediction": 1}  # images at once
+WARM_UP, COUNTED = 2, 8
+
+
+def measure(kind: str, work: str, keep: bool, quick: bool) -> tuple[float, float]:
+    """(median seconds, peak of resident memory in MiB), in this process."""
+    keep_freed_memory(config("libra_d2", "MODEL.LIBRA.KEEP_FREED_MEMORY", keep, kind=kind))
+    model = build("libra_d2", kind=kind)
+    run = _step(model.train()) if work == "training step" else _prediction(model.eval())
+    rng, seconds = random.Random(1), []
+    for _ in range(2 if quick else WARM_UP + COUNTED):
+        batch = [_picture(kind, rng, quick) for _ in range(WORK[work])]
+        start = time.perf_counter()
+        run(batch)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1 if quick else WARM_UP :]), resource.getrusage(
+        resource.RUSAGE_SELF
+    ).ru_maxrss / 1024
+
+
+def _picture(kind: str, rng: random.Random, quick: bool) -> dict:
+    short = round(min(SIZES[kind]) * rng.uniform(0.6, 1.0)) // (4 if quick else 1)
+    sides = short, min(round(short * rng.uniform(1.0, 1.6)), short * 5 // 3)
+    found = picture(8, sides if rng.random() < 0.7 else sides[::-1])
+    found["instances"].gt_classes.zero_()  # which every kind has
+    return found
+
+
+def _step(model) -> Callable[[list[dict]], None]:
+    def run(batch):
+        with EventStorage(1):
+            sum(model(batch).values()).backward()
+        model.zero_grad(set_to_none=True)
+
+    return run
+
+
+def _prediction(model) -> Callable[[list[dict]], None]:
+    def run(batch):
+        with torch.no_grad():
+            model([{key: value for key, value in image.items() if key != "instances"} for image in batch])
+
+    return run
+
+
+def measured(*cell: str, quick: bool) -> list[float]:
+    command = [sys.executable, __file__, "--cell", *cell, *["--quick"][: int(quick)]]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(value) for value in done.stdout.split()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kind", nargs="+", choices=list(CONFIGS), default=["R50-FPN, recommended", "quickstart"])
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few small images and one turn, to see that it runs")
+    parser.add_argument("--cell", nargs=3, metavar=("KIND", "WORK", "ON"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.cell:
+        kind, work, on = args.cell
+        print(*measure(kind, work, on == "True", args.quick))
+        return
+    print(machine(), "\n")
+    rows = []
+    for kind in args.kind:
+        for work in WORK:
+            turns = {on: [] for on in (True, False)}
+            for turn in range(1 if args.quick else args.turns):
+                progress(f"{kind}, {work}, turn {turn + 1}")
+                for on, found in turns.items():
+                    found.append(measured(kind, work, str(on), quick=args.quick))
+            (kept, most_kept), (given, most_given) = (
+                map(statistics.median, zip(*turns[on], strict=True)) for on in (True, False)
+            )
+            rows.append([f"{kind}, {work}", kept, given, f"{kept / given:.2f}", most_kept, most_given])
+    columns = ["kept, s", "given back, s", "ratio", "kept, peak MiB", "given back, peak MiB"]
+    print(markdown(["work", *columns], rows))
+
+
+if __name__ == "__main__":
+    main()
