@@ -5,6 +5,7 @@ A command is a module of this package with ``argument_parser(prog)`` and ``run(a
 
 import argparse
 import importlib
+import logging
 import sys
 import traceback
 import warnings
@@ -26,8 +27,9 @@ COMMANDS = {
     "env": "print what a bug report needs to say",
 }
 WITHOUT_DETECTRON2 = ("install-detectron2", "env")
-# what a new torch says of Detectron2's and fvcore's code
+# what a new torch says of Detectron2's and fvcore's code, in warnings and in its log
 _OF_DETECTRON2 = ("`torch.jit.script` is deprecated", "torch.meshgrid: in an upcoming release")
+_LOGGED = {"torch.fx._symbolic_trace": "is_fx_tracing will return true"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(args.command, args.arguments)
 
 
+def _concerns_the_user(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_LOGGED[record.name])
+
+
 def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
     """Runs one command; this is the only place that catches a :class:`UserError`.
 
@@ -59,6 +65,8 @@ def run(command: str, argv: Sequence[str] | None = None, prog: str = "") -> int:
     prog = prog or f"libra-d2 {command}"
     for message in _OF_DETECTRON2:
         warnings.filterwarnings("ignore", message)
+    for name in _LOGGED:
+        logging.getLogger(name).addFilter(_concerns_the_user)
     args = argparse.Namespace()
     try:
         if command not in WITHOUT_DETECTRON2:

@@ -1,6 +1,7 @@
 """One way in: every command is found, explained and fails in the same way, from any folder."""
 
 import importlib
+import logging
 import re
 import subprocess
 import sys
@@ -77,3 +78,13 @@ def test_what_a_user_can_mend_is_one_line_and_a_bug_keeps_its_traceback(monkeypa
     monkeypatch.setattr(check, "run", lambda args: fail(type("Args", (), {"kind": ValueError})))
     with pytest.raises(ValueError, match="what went wrong"):
         main(["check", "a", "b"])
+
+
+def test_what_a_new_torch_logs_of_detectron2s_code_stays_off_the_terminal(caplog, capsys):
+    from torch.fx import _symbolic_trace as tracing
+
+    assert run("env", []) == 0
+    tracing.is_fx_tracing_warning.__wrapped__()  # whose cache says it once a process
+    assert not caplog.records
+    logging.getLogger(tracing.__name__).warning("something else")
+    assert [record.message for record in caplog.records] == ["something else"]

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import logging
 
 import cv2
 import numpy as np
@@ -57,8 +58,9 @@ class Count:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
-    """Detectron2's handlers would outlive the stream of the test that they write to."""
+    """Detectron2's handlers would outlive the stream of the test that they write to; cli.main filters torch's log."""
     monkeypatch.setattr(predict, "log_to_terminal", lambda: None)
+    monkeypatch.setattr(logging.getLogger("torch.fx._symbolic_trace"), "disabled", True)
 
 
 def drawings(folder):
