@@ -1,11 +1,11 @@
-"""MODEL.LIBRA.KEEP_FREED_MEMORY on and off, on a CPU: seconds and the most memory that the process held, as a table.
+"""A CPU's memory kept, as our commands do, or given back, beside Detectron2: seconds, and the most that was held.
 
-python benchmarks/bm_freed_memory.py [--turns 3] [--kind "R50-FPN, recommended" quickstart]
+python benchmarks/bm_freed_memory.py [--turns 3] [--kind "R50-FPN, recommended" quickstart] [--work prediction]
 python benchmarks/bm_freed_memory.py --quick    # few small images, to see that it runs
 
 Random weights and sizes: shorter sides of 480 to 800 px as in Detectron2's training, other kinds in proportion; two
-images a training step, one a prediction. What malloc was told holds for a process, so each cell is one of its own; on
-and off take turns. Set OMP_NUM_THREADS for the number of threads. Takes ten minutes with two.
+images a training step, one a prediction. What malloc was told holds for a process, so each cell is one of its own;
+they take turns. Set OMP_NUM_THREADS for the number of threads. Takes a quarter of an hour with two.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from detectors import CONFIGS, SIZES, build, config, picture
@@ -27,13 +28,16 @@ from side_by_side import machine, markdown, progress
 from libra_d2.engine.freed_memory import keep_freed_memory
 
 WORK = {"training step": 2, "prediction": 1}  # images at once
+# (whose model, MODEL.LIBRA.KEEP_FREED_MEMORY)
+CELLS = {"kept": ("libra_d2", True), "given back": ("libra_d2", False), "Detectron2": ("Detectron2", False)}
 WARM_UP, COUNTED = 2, 8
 
 
-def measure(kind: str, work: str, keep: bool, quick: bool) -> tuple[float, float]:
+def measure(kind: str, work: str, cell: str, quick: bool) -> tuple[float, float]:
     """(median seconds, peak of resident memory in MiB), in this process."""
+    side, keep = CELLS[cell]
     keep_freed_memory(config("libra_d2", "MODEL.LIBRA.KEEP_FREED_MEMORY", keep, kind=kind))
-    model = build("libra_d2", kind=kind)
+    model = build(side, kind=kind)
     run = _step(model.train()) if work == "training step" else _prediction(model.eval())
     rng, seconds = random.Random(1), []
     for _ in range(2 if quick else WARM_UP + COUNTED):
@@ -41,9 +45,8 @@ def measure(kind: str, work: str, keep: bool, quick: bool) -> tuple[float, float
         start = time.perf_counter()
         run(batch)
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1 if quick else WARM_UP :]), resource.getrusage(
-        resource.RUSAGE_SELF
-    ).ru_maxrss / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return statistics.median(seconds[1 if quick else WARM_UP :]), peak
 
 
 def _picture(kind: str, rng: random.Random, quick: bool) -> dict:
@@ -80,29 +83,26 @@ def measured(*cell: str, quick: bool) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", nargs="+", choices=list(CONFIGS), default=["R50-FPN, recommended", "quickstart"])
+    parser.add_argument("--work", nargs="+", choices=list(WORK), default=list(WORK))
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="few small images and one turn, to see that it runs")
-    parser.add_argument("--cell", nargs=3, metavar=("KIND", "WORK", "ON"), help=argparse.SUPPRESS)
+    parser.add_argument("--cell", nargs=3, metavar=("KIND", "WORK", "CELL"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.cell:
-        kind, work, on = args.cell
-        print(*measure(kind, work, on == "True", args.quick))
+        print(*measure(*args.cell, args.quick))
         return
     print(machine(), "\n")
     rows = []
-    for kind in args.kind:
-        for work in WORK:
-            turns = {on: [] for on in (True, False)}
-            for turn in range(1 if args.quick else args.turns):
-                progress(f"{kind}, {work}, turn {turn + 1}")
-                for on, found in turns.items():
-                    found.append(measured(kind, work, str(on), quick=args.quick))
-            (kept, most_kept), (given, most_given) = (
-                map(statistics.median, zip(*turns[on], strict=True)) for on in (True, False)
-            )
-            rows.append([f"{kind}, {work}", kept, given, f"{kept / given:.2f}", most_kept, most_given])
-    columns = ["kept, s", "given back, s", "ratio", "kept, peak MiB", "given back, peak MiB"]
-    print(markdown(["work", *columns], rows))
+    for kind, work in product(args.kind, args.work):
+        turns = {cell: [] for cell in CELLS}
+        for turn in range(1 if args.quick else args.turns):
+            progress(f"{kind}, {work}, turn {turn + 1}")
+            for cell, found in turns.items():
+                found.append(measured(kind, work, cell, quick=args.quick))
+        seconds, mib = ([statistics.median(turn[k] for turn in found) for found in turns.values()] for k in (0, 1))
+        rows.append([f"{kind}, {work}", *seconds, *(f"{seconds[0] / other:.2f}" for other in seconds[1:]), *mib])
+    header = [f"{cell}, s" for cell in CELLS] + [f"kept / {cell}" for cell in list(CELLS)[1:]]
+    print(markdown(["work", *header, *(f"{cell}, peak MiB" for cell in CELLS)], rows))
 
 
 if __name__ == "__main__":
