@@ -1,7 +1,7 @@
 """Memory that torch frees on a CPU stays with the process, which needs it again in the next step.
 
 By itself glibc gives each large block back to the kernel, which fills the next one with zeros, page by page: with
-images of 800 x 1088 that is a quarter of a step (benchmarks/bm_freed_memory.py).
+images of 800 px that is a seventh to a quarter of a step (benchmarks/bm_freed_memory.py).
 """
 
 import ctypes
