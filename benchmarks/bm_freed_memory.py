@@ -17,12 +17,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import torch
-from detectors import CONFIGS, SIZES, build, config, picture
-from detectron2.utils.events import EventStorage
+from detectors import CONFIGS, SIZES, build, config, picture, step
 from side_by_side import machine, markdown, progress
 
 from libra_d2.engine.freed_memory import keep_freed_memory
@@ -38,7 +37,7 @@ def measure(kind: str, work: str, cell: str, quick: bool) -> tuple[float, float]
     side, keep = CELLS[cell]
     keep_freed_memory(config("libra_d2", "MODEL.LIBRA.KEEP_FREED_MEMORY", keep, kind=kind))
     model = build(side, kind=kind)
-    run = _step(model.train()) if work == "training step" else _prediction(model.eval())
+    run = partial(step, model.train()) if work == "training step" else partial(_predict, model.eval())
     rng, seconds = random.Random(1), []
     for _ in range(2 if quick else WARM_UP + COUNTED):
         batch = [_picture(kind, rng, quick) for _ in range(WORK[work])]
@@ -52,26 +51,12 @@ def measure(kind: str, work: str, cell: str, quick: bool) -> tuple[float, float]
 def _picture(kind: str, rng: random.Random, quick: bool) -> dict:
     short = round(min(SIZES[kind]) * rng.uniform(0.6, 1.0)) // (4 if quick else 1)
     sides = short, min(round(short * rng.uniform(1.0, 1.6)), short * 5 // 3)
-    found = picture(8, sides if rng.random() < 0.7 else sides[::-1])
-    found["instances"].gt_classes.zero_()  # which every kind has
-    return found
+    return picture(8, sides if rng.random() < 0.7 else sides[::-1])
 
 
-def _step(model) -> Callable[[list[dict]], None]:
-    def run(batch):
-        with EventStorage(1):
-            sum(model(batch).values()).backward()
-        model.zero_grad(set_to_none=True)
-
-    return run
-
-
-def _prediction(model) -> Callable[[list[dict]], None]:
-    def run(batch):
-        with torch.no_grad():
-            model([{key: value for key, value in image.items() if key != "instances"} for image in batch])
-
-    return run
+def _predict(model: torch.nn.Module, batch: list[dict]) -> None:
+    with torch.no_grad():
+        model([{key: value for key, value in image.items() if key != "instances"} for image in batch])
 
 
 def measured(*cell: str, quick: bool) -> list[float]:

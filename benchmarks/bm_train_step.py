@@ -22,21 +22,10 @@ import sys
 from pathlib import Path
 
 import torch
-from detectors import CONFIGS, SIDES, SIZES, build, by_parts, on_gpu, picture, seconds_of
-from detectron2.utils.events import EventStorage
+from detectors import CONFIGS, SIDES, SIZES, build, by_parts, on_gpu, picture, step
 from side_by_side import cuda_peak_mib, machine, markdown, peak_mib, progress
 
 from libra_d2.visualize.style import BLUE, ORANGE, new_figure, save, styled
-
-
-def step(model, batch: list[dict], amp: bool) -> dict[str, float]:
-    """Forward and backward, gradients of weights included; returns the seconds of the backward pass."""
-    # a step that logs nothing
-    with EventStorage(1), torch.autocast("cuda" if on_gpu(model) else "cpu", enabled=amp):
-        loss = sum(model(batch).values())
-    backward, _ = seconds_of(model, loss.backward)
-    model.zero_grad(set_to_none=True)
-    return {"backward": backward}
 
 
 def peak_of_second_step(side: str, num_gts: int, args: argparse.Namespace) -> float:
