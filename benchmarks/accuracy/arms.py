@@ -13,6 +13,7 @@ from changes import (
     GATED_PYRAMID,
     GIOU,
     HALF_WEIGHT,
+    MMDET_PYRAMID,
     NEGATIVES,
     PISA,
     POSITIVES,
@@ -58,7 +59,7 @@ CAUSES = {
     # the pyramid: its first steps, its attention, its averaging of levels
     "bfp_identity": [*BASELINE, *BFP, f"{_BFP}.INIT", "identity"],
     "bfp_zero": [*BASELINE, *BFP, f"{_BFP}.INIT", "zero"],
-    "bfp_mmdet": [*BASELINE, *BFP, f"{_BFP}.INIT", "mmdet"],
+    "bfp_mmdet": BASELINE + MMDET_PYRAMID,
     "bfp_cosine": [*BASELINE, *BFP, f"{_BFP}.ATTENTION", "cosine"],
     "bfp_integrate": BASELINE + INTEGRATE,
     "bfp_conv": [*BASELINE, *BFP, f"{_BFP}.REFINE_TYPE", "conv"],

@@ -68,10 +68,10 @@ def main() -> None:
         listed = functools.partial(listed, cell=jobs.cell_of(args.cell))
     todo = [job for protocol in jobs.PROTOCOLS for job in listed(protocol)]
     todo = list(remaining(jobs.only(todo, args.only), read()))
-    waiting = [job for job in todo if jobs.PROTOCOLS[job.protocol].weights]
-    if waiting and not jobs.DETECTOR.exists():
+    ready = [job for job in todo if jobs.DETECTOR.exists() or not jobs.PROTOCOLS[job.protocol].weights]
+    if len(ready) < len(todo):
         print(f"{jobs.DETECTOR}: not there yet, so its protocols have to wait; --what detector trains it", flush=True)
-        todo = [job for job in todo if job not in waiting]
+    todo = ready
     prepare({job.set for job in todo}, args.data)
     with ThreadPoolExecutor(args.workers) as pool:
         for running in [pool.submit(train_one, job, args.data, deadline, args.checkpoint_period) for job in todo]:
