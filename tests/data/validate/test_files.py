@@ -1,5 +1,8 @@
 """Image files that reading would refuse, or turn into something else."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,9 +94,21 @@ def test_an_image_that_pillow_takes_for_an_attack_is_an_error(tmp_path, monkeypa
 
 
 def test_whoever_stops_early_does_not_wait_for_the_rest(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr("libra_d2.data.validate.files._faults", lambda image, *_: read.append(image) or ["fault"])
-    faults = file_faults([{}] * 100_000, str(tmp_path), True, 0)
+    read, stopped = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *args, **kwargs):
+            stopped.set()
+            super().shutdown(*args, **kwargs)
+
+    def first_at_once(image, *_):
+        read.append(image)
+        return ["fault"] if image["id"] == 0 or stopped.wait(timeout=1) else []
+
+    monkeypatch.setattr("concurrent.futures.ThreadPoolExecutor", Pool)
+    monkeypatch.setattr("libra_d2.data.validate.files._faults", first_at_once)
+    images = [{"id": n} for n in range(100)]  # there are at most 32 threads
+    faults = file_faults(images, str(tmp_path), True, 0)
     assert next(faults) == "fault"
     faults.close()
-    assert len(read) < 100_000
+    assert len(read) < len(images)
